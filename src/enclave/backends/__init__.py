@@ -1,0 +1,1 @@
+"""Isolation mechanisms; read `base` to write another."""

@@ -1,0 +1,39 @@
+"""Who a caller is, and what that lets them do."""
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from enclave.contracts.wire import OrgId, Wire
+
+
+class Role(StrEnum):
+    """A member's standing in an org; each role has all the scopes of the ones after it."""
+
+    OWNER = "owner"
+    ADMIN = "admin"
+    DEVELOPER = "developer"
+    VIEWER = "viewer"
+
+
+class Scope(StrEnum):
+    """A right that an operation asks for."""
+
+    SESSIONS_READ = "sessions:read"
+    SESSIONS_WRITE = "sessions:write"
+
+
+class Principal(Wire):
+    """An authenticated caller: `user_id` is a JWT's `sub` or an API key's id."""
+
+    user_id: str = Field(min_length=1, max_length=128)
+    org_id: OrgId
+    role: Role
+    scopes: frozenset[Scope]
+
+
+class Credential(Wire):
+    """Where a control plane is and a key to it, as stored in `credentials.json`."""
+
+    base_url: str
+    api_key: str

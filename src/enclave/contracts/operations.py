@@ -1,0 +1,67 @@
+"""The table of operations: routes, OpenAPI, clients and the access matrix are all drawn from it."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from enclave.contracts.audit import AuditEvent
+from enclave.contracts.frames import StreamFrame
+from enclave.contracts.identity import Scope
+from enclave.contracts.sessions import CreateSessionRequest, Health, Session, SessionResult
+from enclave.contracts.wire import Page, Wire
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One thing a caller can ask for. `scope` None is public; `streams` answers with server-sent events of `result`."""
+
+    name: str
+    method: str
+    path: str
+    scope: Scope | None
+    summary: str
+    result: Any
+    body: type[Wire] | None = None
+    status: int = 200
+    query: tuple[str, ...] = ()
+    streams: bool = False
+
+
+HEALTH: Final = Operation(
+    name="health", method="GET", path="/healthz", scope=None, result=Health,
+    summary="Liveness, and which backend is wired and reachable.",
+)  # fmt: skip
+CREATE_SESSION: Final = Operation(
+    name="create_session", method="POST", path="/sessions", scope=Scope.SESSIONS_WRITE, status=201,
+    body=CreateSessionRequest, result=Session,
+    summary="Create and run a session. `Prefer: wait=SECONDS` holds the answer until it is terminal.",
+)  # fmt: skip
+LIST_SESSIONS: Final = Operation(
+    name="list_sessions", method="GET", path="/sessions", scope=Scope.SESSIONS_READ, result=Page[Session],
+    query=("limit", "cursor", "phase", "label"),
+    summary="The org's sessions, newest first, without their results.",
+)  # fmt: skip
+GET_SESSION: Final = Operation(
+    name="get_session", method="GET", path="/sessions/{id}", scope=Scope.SESSIONS_READ, result=Session,
+    summary="One session.",
+)  # fmt: skip
+GET_RESULT: Final = Operation(
+    name="get_result", method="GET", path="/sessions/{id}/result", scope=Scope.SESSIONS_READ, result=SessionResult,
+    summary="The structured result, once the session is terminal; 409 before.",
+)  # fmt: skip
+GET_AUDIT: Final = Operation(
+    name="get_audit", method="GET", path="/sessions/{id}/audit", scope=Scope.SESSIONS_READ, result=Page[AuditEvent],
+    query=("limit", "cursor"),
+    summary="The session's audit trail, oldest first.",
+)  # fmt: skip
+STREAM_SESSION: Final = Operation(
+    name="stream_session", method="GET", path="/sessions/{id}/stream", scope=Scope.SESSIONS_READ, result=StreamFrame,
+    streams=True, summary="Everything that happens in the session, from its start, as server-sent events.",
+)  # fmt: skip
+TEARDOWN_SESSION: Final = Operation(
+    name="teardown_session", method="DELETE", path="/sessions/{id}", scope=Scope.SESSIONS_WRITE, result=Session,
+    summary="Stop the session if it runs and reclaim everything that belongs to it. Idempotent.",
+)  # fmt: skip
+
+OPERATIONS: Final = (
+    HEALTH, CREATE_SESSION, LIST_SESSIONS, GET_SESSION, GET_RESULT, GET_AUDIT, STREAM_SESSION, TEARDOWN_SESSION,
+)  # fmt: skip

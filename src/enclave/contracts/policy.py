@@ -1,0 +1,80 @@
+"""What a session is granted: limits, egress, and the guarantees a backend gives in return."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from enclave.contracts.wire import Wire
+
+
+class Language(StrEnum):
+    """The interpreters a session can ask for."""
+
+    PYTHON = "python"
+    NODE = "node"
+
+
+class RequestedLimits(Wire):
+    """The limits a caller asks for; what is left out takes the operator's default."""
+
+    memory_mib: int | None = None
+    wall_clock_seconds: float | None = None
+    cpu_seconds: float | None = None
+    cpus: float | None = None
+    pids: int | None = None
+    disk_mib: int | None = None
+    output_kib: int | None = None
+
+
+class SessionLimits(Wire):
+    """The limits in force, none left out.
+
+    `memory_mib` counts everything the session touches, its files included. `cpu_seconds` is a total over all its
+    processes, `cpus` the rate. `pids` counts processes and threads. `disk_mib` bounds the writable files, `output_kib`
+    what is kept of stdout and of stderr, each.
+    """
+
+    memory_mib: int = 256
+    wall_clock_seconds: float = 30.0
+    cpu_seconds: float = 30.0
+    cpus: float = 1.0
+    pids: int = 64
+    disk_mib: int = 64
+    output_kib: int = 1024
+
+
+class EgressMode(StrEnum):
+    """Whether anything outside the sandbox can be reached."""
+
+    DENY_ALL = "deny_all"
+    ALLOWLIST = "allowlist"
+
+
+EgressRule = Annotated[str, Field(min_length=1, max_length=300)]
+
+
+class EgressPolicy(Wire):
+    """Where a session may connect to; nowhere by default.
+
+    A rule is a CIDR (`10.0.0.0/8`), a host (`pypi.org`) or a wildcard (`*.pypi.org`), each with an optional `:port`.
+    """
+
+    mode: EgressMode = EgressMode.DENY_ALL
+    allow: tuple[EgressRule, ...] = Field(default=(), max_length=256)
+
+
+class Guarantee(StrEnum):
+    """Something a backend enforces, not merely configures."""
+
+    PYTHON = "python"
+    NODE = "node"
+    ISOLATION = "isolation"
+    MEMORY_LIMIT = "memory_limit"
+    CPU_BUDGET = "cpu_budget"
+    CPU_RATE = "cpu_rate"
+    PIDS_LIMIT = "pids_limit"
+    WALL_CLOCK_LIMIT = "wall_clock_limit"
+    DISK_LIMIT = "disk_limit"
+    EGRESS_DENY = "egress_deny"
+    EGRESS_ALLOWLIST = "egress_allowlist"

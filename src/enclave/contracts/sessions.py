@@ -1,0 +1,106 @@
+"""Sessions as a caller sees them."""
+
+from enum import StrEnum
+from typing import Annotated, Final
+
+from pydantic import Field, JsonValue
+
+from enclave.contracts.policy import EgressPolicy, Language, RequestedLimits, SessionLimits
+from enclave.contracts.wire import OrgId, SessionId, Timestamp, Wire
+
+MAX_CODE_CHARS: Final = 512 * 1024
+MAX_RESULT_BYTES: Final = 1024 * 1024
+
+
+class Phase(StrEnum):
+    """Where a session is; why it got there is its kill reason or its result."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    KILLED = "killed"
+    TORN_DOWN = "torn_down"
+
+
+class KillReason(StrEnum):
+    """The limit that a killed session went over."""
+
+    CPU_EXCEEDED = "cpu_exceeded"
+    MEMORY_EXCEEDED = "memory_exceeded"
+    WALL_CLOCK_EXCEEDED = "wall_clock_exceeded"
+    PIDS_EXCEEDED = "pids_exceeded"
+
+
+LabelName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-/]*$")]
+LabelValue = Annotated[str, Field(max_length=256)]
+Labels = Annotated[dict[LabelName, LabelValue], Field(max_length=32)]
+
+
+class CreateSessionRequest(Wire):
+    """A program to run, and under what terms. Only `code` is required."""
+
+    code: Annotated[str, Field(min_length=1, max_length=MAX_CODE_CHARS)]
+    language: Language = Language.PYTHON
+    limits: RequestedLimits = RequestedLimits()
+    egress: EgressPolicy = EgressPolicy()
+    service_bindings: tuple[str, ...] = Field(default=(), max_length=32)
+    webhook_url: str | None = Field(default=None, max_length=2048)
+    labels: Labels = Field(default_factory=dict)
+
+
+class Usage(Wire):
+    """What a session consumed, as the kernel counted it; null where the backend cannot tell."""
+
+    cpu_seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    peak_pids: int | None = None
+
+
+class SessionResult(Wire):
+    """How the program ended and what it left.
+
+    `exit_code` is null when the platform ended it. A program ended by a signal of its own doing has exit code
+    128 + the signal, and `signal`. `result` is the value handed to `enclave.result`, and `result_error` says why a
+    value that was handed over was not taken. `stdout` and `stderr` are the first `output_kib` of each, bytes that are
+    not UTF-8 replaced. `error` says what went wrong on the platform's side, if anything did.
+    """
+
+    exit_code: int | None
+    signal: int | None = None
+    result: JsonValue = None
+    result_error: str | None = None
+    stdout: str = ""
+    stderr: str = ""
+    stdout_truncated: bool = False
+    stderr_truncated: bool = False
+    duration_ms: float = 0.0
+    usage: Usage = Usage()
+    error: str | None = None
+
+
+class Session(Wire):
+    """The durable record of one run. No field of it can hold a secret."""
+
+    id: SessionId
+    org_id: OrgId
+    created_by: str
+    phase: Phase
+    language: Language
+    limits: SessionLimits
+    egress: EgressPolicy
+    kill_reason: KillReason | None = None
+    result: SessionResult | None = None
+    backend: str
+    labels: Labels = Field(default_factory=dict)
+    created_at: Timestamp
+    started_at: Timestamp | None = None
+    finished_at: Timestamp | None = None
+
+
+class Health(Wire):
+    """Whether the control plane answers, and whether the backend behind it can run sessions."""
+
+    ok: bool
+    backend: str
+    backend_healthy: bool

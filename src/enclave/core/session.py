@@ -1,0 +1,169 @@
+"""The life of a session: one table of moves, and the one door through which a session moves."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, TypedDict
+
+from enclave.contracts.audit import (
+    AuditEvent,
+    ResultCollected,
+    SandboxStarted,
+    SessionCreated,
+    SessionFailed,
+    SessionTornDown,
+    WorkloadExited,
+)
+from enclave.contracts.errors import Conflict
+from enclave.contracts.sessions import KillReason, Phase, Session, SessionResult
+
+TRANSITIONS: Final[Mapping[Phase, frozenset[Phase]]] = {
+    Phase.PENDING: frozenset({Phase.RUNNING, Phase.FAILED, Phase.TORN_DOWN}),
+    Phase.RUNNING: frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.KILLED, Phase.TORN_DOWN}),
+    Phase.SUCCEEDED: frozenset({Phase.TORN_DOWN}),
+    Phase.FAILED: frozenset({Phase.TORN_DOWN}),
+    Phase.KILLED: frozenset({Phase.TORN_DOWN}),
+    Phase.TORN_DOWN: frozenset(),
+}
+"""Where each phase may lead. There is no cycle, so a phase is its own revision number."""
+
+UNSETTLED: Final = frozenset({Phase.PENDING, Phase.RUNNING})
+"""The phases in which something still has to happen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A session before and after, and the events that explain it; a store commits all of it or nothing."""
+
+    before: Phase | None
+    session: Session
+    events: tuple[AuditEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A sandbox has the code."""
+
+    backend: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The program ended; `result_json` is the accepted value as it came, for its size and digest."""
+
+    result: SessionResult
+    kill_reason: KillReason | None = None
+    result_json: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The platform could not run the session to its end; `reason` and `detail` as in SessionFailed."""
+
+    event: SessionFailed
+    result: SessionResult
+
+
+@dataclass(frozen=True, slots=True)
+class TornDown:
+    """The session was torn down; `result` is what a stopped program had left."""
+
+    result: SessionResult | None = None
+
+
+Outcome = Started | Finished | Lost | TornDown
+
+
+def created(session: Session, code: str) -> Change:
+    """The change that brings a session into being."""
+    source = code.encode()
+    event = SessionCreated(
+        ts=session.created_at,
+        org_id=session.org_id,
+        session_id=session.id,
+        actor=session.created_by,
+        language=session.language,
+        limits=session.limits,
+        egress=session.egress,
+        labels=session.labels,
+        code_bytes=len(source),
+        code_sha256=hashlib.sha256(source).hexdigest(),
+    )
+    return Change(None, session, (event,))
+
+
+def phase_after(outcome: Outcome) -> Phase:
+    """Where an outcome leads."""
+    match outcome:
+        case Started():
+            return Phase.RUNNING
+        case Lost():
+            return Phase.FAILED
+        case TornDown():
+            return Phase.TORN_DOWN
+        case Finished(kill_reason=reason) if reason is not None:
+            return Phase.KILLED
+        case Finished(result=result):
+            return Phase.SUCCEEDED if result.exit_code == 0 else Phase.FAILED
+
+
+def advance(session: Session, outcome: Outcome, *, at: datetime, actor: str) -> Change:
+    """The change an outcome makes to a session; raises Conflict if the table does not have it."""
+    phase = phase_after(outcome)
+    if phase not in TRANSITIONS[session.phase]:
+        raise Conflict(f"a session that is {session.phase} cannot become {phase}")
+    moved = session.model_copy(update={"phase": phase, **_carried(session, outcome, at)})
+    return Change(session.phase, moved, _events(session, moved, outcome, at, actor))
+
+
+def _carried(session: Session, outcome: Outcome, at: datetime) -> dict[str, object]:
+    match outcome:
+        case Started(backend=backend):
+            return {"started_at": at, "backend": backend}
+        case Finished(result=result, kill_reason=reason):
+            return {"result": result, "kill_reason": reason, "finished_at": at}
+        case Lost(result=result):
+            return {"result": result, "finished_at": at}
+        case TornDown(result=result):
+            return {"result": session.result or result, "finished_at": session.finished_at or at}
+
+
+class _Stamp(TypedDict):
+    ts: datetime
+    org_id: str
+    session_id: str
+    actor: str
+
+
+def _events(session: Session, moved: Session, outcome: Outcome, at: datetime, actor: str) -> tuple[AuditEvent, ...]:
+    stamp = _Stamp(ts=at, org_id=session.org_id, session_id=session.id, actor=actor)
+    match outcome:
+        case Started(backend=backend):
+            return (SandboxStarted(**stamp, backend=backend),)
+        case Finished():
+            return _ending(stamp, moved, outcome)
+        case Lost(event=event):
+            return (event,)
+        case TornDown():
+            return (SessionTornDown(**stamp, was=session.phase),)
+
+
+def _ending(stamp: _Stamp, moved: Session, outcome: Finished) -> tuple[AuditEvent, ...]:
+    result, value = outcome.result, outcome.result_json
+    exited = WorkloadExited(
+        **stamp,
+        exit_code=result.exit_code,
+        signal=result.signal,
+        kill_reason=outcome.kill_reason,
+        duration_ms=result.duration_ms,
+    )
+    collected = ResultCollected(
+        **stamp,
+        phase=moved.phase,
+        stdout_bytes=len(result.stdout.encode()),
+        stderr_bytes=len(result.stderr.encode()),
+        result_bytes=len(value) if value is not None else 0,
+        result_sha256=hashlib.sha256(value).hexdigest() if value is not None else None,
+    )
+    return (exited, collected)

@@ -1,0 +1,1 @@
+"""Where sessions and their audit trails are kept."""
