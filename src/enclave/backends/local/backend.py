@@ -1,0 +1,219 @@
+"""The local backend: sessions in, launcher orders out, reports back to whoever waits."""
+
+import asyncio
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Final
+
+from enclave.backends.base import Check, LaunchSpec, Sandbox, Workload
+from enclave.backends.local import connection, machine
+from enclave.backends.local.connection import Connection, Report
+from enclave.backends.local.workload import LocalWorkload
+from enclave.contracts.errors import Unavailable
+from enclave.contracts.policy import Guarantee, Language, SessionLimits
+from enclave.sandbox import cgroup, init, wire
+
+MIB: Final = 1024 * 1024
+_WARM: Final = {Language.PYTHON: 16, Language.NODE: 2}
+_RESTART_SECONDS: Final = (0.0, 0.2, 1.0, 5.0)
+
+_ENFORCED: Final = frozenset(
+    {
+        Guarantee.ISOLATION,
+        Guarantee.MEMORY_LIMIT,
+        Guarantee.CPU_BUDGET,
+        Guarantee.CPU_RATE,
+        Guarantee.PIDS_LIMIT,
+        Guarantee.WALL_CLOCK_LIMIT,
+        Guarantee.DISK_LIMIT,
+        Guarantee.EGRESS_DENY,
+        Guarantee.PYTHON,
+    }
+)
+
+log = logging.getLogger(__name__)
+
+
+class LocalSandbox:
+    """A sandbox of this machine; it comes into being with its program."""
+
+    def __init__(self, backend: "LocalBackend", spec: LaunchSpec) -> None:
+        self._backend = backend
+        self._spec = spec
+        self.workload = LocalWorkload(spec.limits.output_kib * 1024)
+        self.running: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.stopping = False
+
+    async def run(self, code: str) -> Workload:
+        """Start the program. Raises Unavailable."""
+        environment = {**init.GUEST_ENVIRONMENT, "ENCLAVE_SESSION_ID": self._spec.session_id, **self._spec.env}
+        payload = json.dumps({"code": code, "env": environment}).encode()
+        self._backend.order(_to_run(self._spec), payload, self)
+        await self.running
+        return self.workload
+
+    async def teardown(self) -> None:
+        """Stop whatever runs and wait until nothing is left."""
+        self.stopping = True
+        if self._backend.stop(self._spec.session_id):
+            await self.gone
+
+
+class LocalBackend:
+    """Sandboxes of this machine. `pool` is how many Python sandboxes to keep ready."""
+
+    name = "local"
+
+    def __init__(self, *, home: Path, pool: int | None = None) -> None:
+        self._home = home
+        self._warm = {**_WARM, **({Language.PYTHON: pool} if pool is not None else {})}
+        self._instance = f"{os.getpid()}-{os.urandom(4).hex()}"
+        self._connection: Connection | None = None
+        self._live: dict[str, LocalSandbox] = {}
+        self._guarantees: frozenset[Guarantee] = frozenset()
+        self._restart: asyncio.Task[None] | None = None
+
+    @property
+    def guarantees(self) -> frozenset[Guarantee]:
+        """What it enforces here; empty before `start`."""
+        return self._guarantees
+
+    def probe(self) -> tuple[Check, ...]:
+        """What this machine can enforce."""
+        return machine.checks()
+
+    async def start(self) -> None:
+        """Start the launcher. Raises Unavailable, saying what is missing."""
+        node = await asyncio.to_thread(machine.node)
+        self._interpreter = await asyncio.to_thread(machine.python)
+        self._order = self._configuration(node)
+        self._connection = await self._connect()
+        self._guarantees = _ENFORCED | ({Guarantee.NODE} if node else frozenset())
+
+    async def close(self) -> None:
+        """End every sandbox and the launcher, and remove what they used."""
+        if self._restart is not None:
+            self._restart.cancel()
+        held, self._connection = self._connection, None
+        if held is not None:
+            await held.close()
+        self._lose_all("the platform is shutting down")
+        cgroup.remove_instance(machine.cgroup_mounts(), self._instance)
+
+    def healthy(self) -> bool:
+        """Whether the launcher stands."""
+        return self._connection is not None
+
+    async def launch(self, spec: LaunchSpec) -> Sandbox:
+        """A sandbox for the session; it is taken from the pool when its program is given."""
+        if self._connection is None:
+            raise Unavailable("the sandbox launcher is being restarted; retry shortly")
+        return LocalSandbox(self, spec)
+
+    async def live(self) -> frozenset[str]:
+        """The ids of the sessions that have a sandbox."""
+        return frozenset(self._live)
+
+    def order(self, order: wire.Run, payload: bytes, sandbox: LocalSandbox) -> None:
+        """Have the launcher start a session. Raises Unavailable."""
+        if self._connection is None:
+            raise Unavailable("the sandbox launcher is being restarted; retry shortly")
+        self._live[order.id] = sandbox
+        try:
+            self._connection.send(order, payload)
+        except Unavailable:
+            self._forget(order.id)
+            raise
+
+    def stop(self, session_id: str) -> bool:
+        """Have the launcher end a session; False when it has no sandbox."""
+        if session_id not in self._live or self._connection is None:
+            return False
+        self._connection.send(wire.Kill(session_id))
+        return True
+
+    # -- reports ---------------------------------------------------------------------------------------------------
+
+    def _on_report(self, report: Report, fds: list[int]) -> None:
+        sandbox = self._live.get(report["id"])
+        if sandbox is None:
+            connection.close_all(fds)
+            return
+        match report["ev"]:
+            case "running":
+                sandbox.workload.attach(*fds)
+                sandbox.running.set_result(None)
+            case "refused":
+                sandbox.running.set_exception(Unavailable(f"no sandbox could be made: {report['why']}"))
+                self._forget(report["id"])
+            case "exit" if report["code"] is None and report["reason"] is None and not sandbox.stopping:
+                sandbox.workload.lose("the sandbox died before its program ended")
+            case "exit":
+                sandbox.workload.end(report)
+            case "gone":
+                self._forget(report["id"])
+
+    def _forget(self, session_id: str) -> None:
+        if (sandbox := self._live.pop(session_id, None)) is not None and not sandbox.gone.done():
+            sandbox.gone.set_result(None)
+
+    # -- the launcher ----------------------------------------------------------------------------------------------
+
+    def _on_end(self) -> None:
+        log.error("the sandbox launcher ended; its sessions are lost, and it is being restarted")
+        self._connection = None
+        self._lose_all("the sandbox launcher ended")
+        self._restart = asyncio.get_running_loop().create_task(self._start_again())
+
+    def _lose_all(self, why: str) -> None:
+        for session_id, sandbox in list(self._live.items()):
+            if not sandbox.running.done():
+                sandbox.running.set_exception(Unavailable(why))
+            sandbox.workload.lose(why)
+            self._forget(session_id)
+
+    async def _start_again(self) -> None:
+        for pause in (*_RESTART_SECONDS, *[_RESTART_SECONDS[-1]] * 1000):
+            await asyncio.sleep(pause)
+            try:
+                self._connection = await self._connect()
+            except Unavailable as error:
+                log.error("%s", error)
+            else:
+                return
+
+    async def _connect(self) -> Connection:
+        started = await connection.start(self._interpreter.path, self._order)
+        started.listen(self._on_report, self._on_end)
+        return started
+
+    def _configuration(self, node: machine.Interpreter | None) -> wire.Configure:
+        limits = SessionLimits()
+        return wire.Configure(
+            instance=self._instance,
+            prefixes=[self._interpreter.prefix, *([node.prefix] if node else [])],
+            commands={"python": [], **({"node": [node.path, machine.NODE_GUEST]} if node else {})},
+            files={machine.NODE_GUEST: machine.node_guest()},
+            warm={language: count for language, count in self._warm.items() if node or language != Language.NODE},
+            memory_bytes=limits.memory_mib * MIB,
+            tasks=limits.pids,
+            cpus=limits.cpus,
+            disk_bytes=limits.disk_mib * MIB,
+        )
+
+
+def _to_run(spec: LaunchSpec) -> wire.Run:
+    limits = spec.limits
+    return wire.Run(
+        id=spec.session_id,
+        language=spec.language,
+        memory_bytes=limits.memory_mib * MIB,
+        tasks=limits.pids,
+        cpus=limits.cpus,
+        disk_bytes=limits.disk_mib * MIB,
+        wall_seconds=limits.wall_clock_seconds,
+        cpu_seconds=limits.cpu_seconds,
+    )

@@ -1,0 +1,134 @@
+"""What this machine has: interpreters to offer, and the controls the kernel gives."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from enclave.backends.base import Check
+from enclave.sandbox import cgroup, seccomp
+
+NODE_GUEST: Final = "/opt/enclave/node.js"
+_OLDEST_KERNEL: Final = (5, 12)
+_OLDEST_PYTHON: Final = "3.11"
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """A program that runs code, and the directory it is installed under."""
+
+    path: str
+    prefix: str
+
+
+def python() -> Interpreter:
+    """The interpreter of the sandboxes: the system's if it is recent enough, else the one this process runs on."""
+    for candidate in ("/usr/bin/python3", getattr(sys, "_base_executable", sys.executable)):
+        if (prefix := _recent_prefix(candidate)) is not None:
+            return Interpreter(candidate, prefix)
+    return Interpreter(sys.executable, sys.base_prefix)
+
+
+_ASK: Final = f"import sys; print(sys.base_prefix if sys.version_info >= ({_OLDEST_PYTHON.replace('.', ',')}) else '')"
+
+
+def _recent_prefix(path: str) -> str | None:
+    try:
+        asked = subprocess.run([path, "-I", "-S", "-c", _ASK], capture_output=True, text=True, timeout=20, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return asked.stdout.strip() or None
+
+
+def node() -> Interpreter | None:
+    """Node.js, if it is installed."""
+    found = shutil.which("node", path=os.environ.get("PATH", "") + ":/usr/local/bin:/usr/bin")
+    if found is None:
+        return None
+    path = Path(found).resolve()
+    return Interpreter(str(path), str(path.parent.parent))
+
+
+def node_guest() -> str:
+    """The text of the Node guest."""
+    return resources.files("enclave.guest").joinpath("node.js").read_text()
+
+
+def cgroup_mounts() -> cgroup.Mounts:
+    """Where this machine's cgroup file systems are."""
+    return cgroup.read_mounts(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
+
+
+def checks() -> tuple[Check, ...]:
+    """Each control by name: whether this machine gives it, and the mend where it does not."""
+    return tuple(examine() for examine in _EXAMINATIONS)
+
+
+def _kernel() -> Check:
+    release = os.uname().release
+    parts = release.split("-")[0].split(".")
+    recent = tuple(int(part) for part in parts[:2]) >= _OLDEST_KERNEL
+    return Check("kernel", recent, f"Linux {release}", "Linux 5.12 or newer is needed (mount_setattr)")
+
+
+def _namespaces() -> Check:
+    privileged = os.geteuid() == 0
+    code = "import ctypes,sys; sys.exit(ctypes.CDLL(None).unshare(int(sys.argv[1])) != 0)"
+    flags = str(0x6E020000 if privileged else 0x7E020000)
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code, flags], check=False)  # noqa: S603
+    mend = "run as root, or allow user namespaces: sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000"
+    detail = "user, pid, mount, net, ipc, uts, cgroup" + ("" if privileged else " (without root)")
+    return Check("namespaces", done.returncode == 0, detail, mend)
+
+
+def _cgroups() -> Check:
+    mounts = cgroup_mounts()
+    mend = "run as root, or delegate a cgroup: systemd-run --user --scope -p Delegate=yes enclave serve"
+    try:
+        hierarchy = cgroup.open_hierarchy(mounts, "probe")
+    except OSError as error:
+        return Check("cgroups", False, str(error), mend)
+    version = hierarchy.flavour.version
+    hierarchy.close()
+    cgroup.remove_instance(mounts, "probe")
+    return Check("cgroups", True, f"v{version}: memory, pids, cpu", mend)
+
+
+def _seccomp() -> Check:
+    filters = "Seccomp_filters" in Path("/proc/self/status").read_text()
+    known = os.uname().machine in seccomp.ARCHITECTURES
+    return Check(
+        "seccomp", filters and known, f"allowlist for {os.uname().machine}", "a kernel with CONFIG_SECCOMP_FILTER"
+    )
+
+
+def _distinct_ids() -> Check:
+    root = os.geteuid() == 0
+    detail = "each sandbox has a host user id of its own" if root else "sandboxes share the host user id of the server"
+    return Check("distinct user ids", root, detail, "run as root")
+
+
+def _python() -> Check:
+    found = python()
+    return Check("python", True, found.path, "")
+
+
+def _node() -> Check:
+    found = node()
+    return Check("node", found is not None, found.path if found else "not installed", "apt-get install nodejs")
+
+
+_EXAMINATIONS: Final[tuple[Callable[[], Check], ...]] = (
+    _kernel,
+    _namespaces,
+    _cgroups,
+    _seccomp,
+    _distinct_ids,
+    _python,
+    _node,
+)

@@ -1,0 +1,63 @@
+// The Node guest: waits in a started process for a program, and becomes it. Descriptors as in python.py.
+'use strict';
+const fs = require('fs');
+const Module = require('module');
+const path = require('path');
+const vm = require('vm');
+const GO = 3, PAYLOAD = 4, RESULT = 5, STATUS = 6;
+const MAX_RESULT_BYTES = 1024 * 1024;
+
+function readExactly(fd, length, position) {
+  const buffer = Buffer.alloc(length);
+  let have = 0;
+  while (have < length) {
+    const got = fs.readSync(fd, buffer, have, length - have, position === null ? null : position + have);
+    if (got === 0) return null;
+    have += got;
+  }
+  return buffer;
+}
+
+function writeAll(fd, data) {
+  let done = 0;
+  while (done < data.length) done += fs.writeSync(fd, data, done);
+}
+
+function result(value) {
+  const json = JSON.stringify(value);
+  const data = Buffer.from(json === undefined ? 'null' : json, 'utf8');
+  if (data.length > MAX_RESULT_BYTES) {
+    throw new RangeError(`the result is ${data.length} bytes of JSON; at most ${MAX_RESULT_BYTES} are taken`);
+  }
+  const header = Buffer.alloc(4);
+  header.writeUInt32LE(data.length);
+  writeAll(RESULT, Buffer.concat([header, data]));
+}
+
+function isModule(code) {
+  try {
+    new vm.Script(Module.wrap(code), { filename: '/work/main.js' });
+    return false;
+  } catch (error) {
+    return /import statement|import\.meta|'export'|await is only valid/.test(String(error && error.message));
+  }
+}
+
+function become(code, environment) {
+  for (const name of Object.keys(process.env)) delete process.env[name];
+  Object.assign(process.env, environment);
+  Object.defineProperty(globalThis, 'enclave', { value: Object.freeze({ result }), enumerable: false });
+  const file = isModule(code) ? '/work/main.mjs' : '/work/main.js';
+  fs.writeFileSync(file, code);
+  process.argv = [process.argv[0], file];
+  Module.runMain(path.resolve(file));
+}
+
+fs.writeSync(STATUS, 'R');
+fs.closeSync(STATUS);
+const header = readExactly(GO, 8, null);
+if (header === null) process.exit(0);
+const payload = JSON.parse(readExactly(PAYLOAD, Number(header.readBigUInt64LE()), 0).toString('utf8'));
+fs.closeSync(GO);
+fs.closeSync(PAYLOAD);
+become(payload.code, payload.env);

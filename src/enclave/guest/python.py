@@ -1,0 +1,162 @@
+"""The Python guest: waits in a warm interpreter for a program, and becomes it.
+
+From `become` on, hostile code shares this process. Nothing it could take from here is worth taking: the descriptors are
+its own output, its own result channel, and a payload it has already been given.
+"""
+
+import atexit
+import builtins
+import contextlib
+import gc
+import io
+import json
+import os
+import signal
+import sys
+import threading
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NoReturn
+
+GO: Final = 3
+"""Where eight bytes, the payload's length (little-endian), arrive when there is a program to run."""
+PAYLOAD: Final = 4
+"""The memory file that then holds it: JSON with `code` and `env`."""
+RESULT: Final = 5
+"""Where values go: a length of four bytes (little-endian), then that much JSON."""
+STATUS: Final = 6
+"""Where one byte says that the guest is ready; closed before any program runs."""
+
+MAX_RESULT_BYTES: Final = 1024 * 1024
+HOME: Final = "/work"
+FILE: Final = "/work/main.py"
+
+
+def wait_and_become() -> NoReturn:
+    """Get ready, say so, wait for a program and become it; leave quietly if none will come."""
+    _rehearse()
+    os.write(STATUS, b"R")
+    os.close(STATUS)
+    header = os.read(GO, 8)
+    if len(header) < 8:
+        os._exit(0)
+    payload = json.loads(os.pread(PAYLOAD, int.from_bytes(header, "little"), 0))
+    os.close(GO)
+    os.close(PAYLOAD)
+    become(payload["code"], payload["env"])
+
+
+def become(code: str, environment: Mapping[str, str]) -> NoReturn:
+    """Run a program as the main module of this process, and exit as the interpreter would."""
+    os.environ.clear()
+    os.environ.update(environment)
+    _fresh_signals()
+    _fresh_streams()
+    sys.argv[:] = [FILE]
+    sys.orig_argv[:] = [sys.executable, FILE]
+    sys.path.insert(0, HOME)
+    with open(FILE, "w", encoding="utf-8", errors="surrogatepass") as file:
+        file.write(code)
+    _finish(_execute(code, _main_module()))
+
+
+def _fresh_signals() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _fresh_streams() -> None:
+    # Unbuffered, as `python -u`: what is printed is on its way before the next statement runs.
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = _writer(1, "strict")  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _writer(2, "backslashreplace")  # type: ignore[misc]
+
+
+def _writer(fd: int, errors: str) -> io.TextIOWrapper:
+    raw = io.FileIO(fd, "wb", closefd=False)
+    return io.TextIOWrapper(raw, encoding="utf-8", errors=errors, newline="\n", write_through=True)
+
+
+def _main_module() -> types.ModuleType:
+    enclave = types.ModuleType("enclave", "What a program can tell the platform that runs it.")
+    enclave.result = _result_writer()  # type: ignore[attr-defined]
+    main = types.ModuleType("__main__")
+    vars(main).update(__builtins__=builtins, __file__=FILE, __annotations__={}, enclave=enclave)
+    sys.modules["enclave"], sys.modules["__main__"] = enclave, main
+    return main
+
+
+def _result_writer() -> Callable[[Any], None]:
+    lock = threading.Lock()
+
+    def result(value: Any) -> None:
+        """Hand a JSON value of at most 1 MiB to whoever started this program; the last one handed over counts."""
+        data = json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+        if len(data) > MAX_RESULT_BYTES:
+            raise ValueError(f"the result is {len(data)} bytes of JSON; at most {MAX_RESULT_BYTES} are taken")
+        with lock:
+            _write_all(RESULT, len(data).to_bytes(4, "little") + data)
+
+    return result
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _execute(code: str, main: types.ModuleType) -> int:
+    try:
+        exec(compile(code, FILE, "exec", dont_inherit=True), vars(main))  # noqa: S102  this is what we are for
+    except SystemExit as leaving:
+        return _exit_code(leaving.code)
+    except BaseException as error:  # noqa: BLE001  whatever the program raises is reported as the interpreter would
+        _report(error)
+        return 130 if isinstance(error, KeyboardInterrupt) else 1
+    return 0
+
+
+def _exit_code(code: object) -> int:
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    _quietly(lambda: print(code, file=sys.stderr))
+    return 1
+
+
+def _report(error: BaseException) -> None:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    _quietly(lambda: sys.excepthook(type(error), error.with_traceback(trace), trace))
+
+
+def _finish(code: int) -> NoReturn:
+    _quietly(threading._shutdown)  # type: ignore[attr-defined]
+    _quietly(atexit._run_exitfuncs)
+    _quietly(lambda: sys.stdout.flush())
+    _quietly(lambda: sys.stderr.flush())
+    os._exit(code)
+
+
+def _quietly(step: Callable[[], object]) -> None:
+    # The program is over; what it broke must not change how it ended.
+    with contextlib.suppress(BaseException):
+        step()
+
+
+_REHEARSAL: Final = "import json\nprint(json.dumps({'a': [1, 2.5]}), file=sink)\n"
+
+
+def _rehearse() -> None:
+    # Touch the pages that running a program touches, so that they are this process's own before anyone waits for it.
+    with open(os.devnull, "w", encoding="utf-8") as sink:
+        scene = {"__name__": "rehearsal", "sink": sink}
+        exec(compile(_REHEARSAL, "rehearsal", "exec"), scene)  # noqa: S102  our own text
+    _fresh_signals()
+    _fresh_streams()
+    gc.enable()

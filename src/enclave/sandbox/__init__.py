@@ -1,0 +1,1 @@
+"""The Linux mechanism: a launcher that keeps isolated, single-use sandboxes ready. Standard library only."""

@@ -1,0 +1,311 @@
+"""Limits and accounts of one sandbox, kept by the kernel: cgroup v2, or v1 where that is what the machine has.
+
+Files and their meaning: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/{memory,pids,cpuacct}.rst in the kernel
+tree. What to write where is data (`V1`, `V2`); the rest opens, reads and removes. Directories are held as descriptors,
+so that nothing depends on a path once the launcher has left the host's root.
+"""
+
+import contextlib
+import os
+import select
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+MIB: Final = 1024 * 1024
+_PERIOD_MICROSECONDS: Final = 100_000
+CONTROLLERS: Final = ("memory", "pids", "cpu", "cpuacct")
+OURS: Final = "enclave"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a group may use: bytes, tasks (threads included) and processors."""
+
+    memory_bytes: int
+    tasks: int
+    cpus: float
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a group has used and which of its bounds it ran into, as the kernel counted."""
+
+    cpu_seconds: float
+    peak_memory_bytes: int
+    peak_tasks: int | None
+    out_of_memory: bool
+    out_of_tasks: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Flavour:
+    """One version of the interface: what to write, and where each figure is read.
+
+    `limits` turns bounds into (controller, file, value); a file that may be absent ends in `?`. The readers name a
+    controller and a file.
+    """
+
+    version: int
+    limits: Callable[[Bounds], tuple[tuple[str, str, str], ...]]
+    cpu: tuple[str, str]
+    peak_memory: tuple[str, str]
+    memory_events: tuple[str, str]
+    pids_events: tuple[str, str]
+    peak_tasks: tuple[str, str]
+
+
+def _v1_limits(bounds: Bounds) -> tuple[tuple[str, str, str], ...]:
+    memory, quota = str(bounds.memory_bytes), str(int(bounds.cpus * _PERIOD_MICROSECONDS))
+    return (
+        ("memory", "memory.limit_in_bytes", memory),
+        ("memory", "memory.memsw.limit_in_bytes?", memory),
+        ("pids", "pids.max", str(bounds.tasks)),
+        ("cpu", "cpu.cfs_quota_us", quota),
+    )
+
+
+def _v2_limits(bounds: Bounds) -> tuple[tuple[str, str, str], ...]:
+    return (
+        ("memory", "memory.max", str(bounds.memory_bytes)),
+        ("memory", "memory.swap.max?", "0"),
+        ("memory", "memory.oom.group", "1"),
+        ("pids", "pids.max", str(bounds.tasks)),
+        ("cpu", "cpu.max", f"{int(bounds.cpus * _PERIOD_MICROSECONDS)} {_PERIOD_MICROSECONDS}"),
+    )
+
+
+V1: Final = Flavour(
+    version=1,
+    limits=_v1_limits,
+    cpu=("cpuacct", "cpuacct.usage"),
+    peak_memory=("memory", "memory.max_usage_in_bytes"),
+    memory_events=("memory", "memory.oom_control"),
+    pids_events=("pids", "pids.events"),
+    peak_tasks=("pids", "pids.peak"),
+)
+V2: Final = Flavour(
+    version=2,
+    limits=_v2_limits,
+    cpu=("cpu", "cpu.stat"),
+    peak_memory=("memory", "memory.peak"),
+    memory_events=("memory", "memory.events"),
+    pids_events=("pids", "pids.events"),
+    peak_tasks=("pids", "pids.peak"),
+)
+
+
+def parse_fields(text: str) -> dict[str, int]:
+    """The `name value` lines of a flat-keyed file."""
+    pairs = (line.split() for line in text.splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+
+
+def cpu_seconds(flavour: Flavour, text: str) -> float:
+    """Processor time from `cpuacct.usage` (nanoseconds) or `cpu.stat` (`usage_usec`)."""
+    return int(text) / 1e9 if flavour.version == 1 else parse_fields(text)["usage_usec"] / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """Where groups are made: one directory a controller (in v2 all the same one), held open."""
+
+    flavour: Flavour
+    roots: Mapping[str, int]
+
+    def distinct(self) -> set[int]:
+        """The descriptors of the directories, each once."""
+        return set(self.roots.values())
+
+    def make(self, name: str) -> "Group":
+        """A new group called `name`, without bounds yet."""
+        made: dict[int, int] = {}
+        for root in self.distinct():
+            os.mkdir(name, 0o755, dir_fd=root)
+            made[root] = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
+        return Group(self, name, {controller: made[root] for controller, root in self.roots.items()})
+
+    def sweep(self) -> None:
+        """Remove every group that is empty of processes, such as a launcher that was killed leaves behind."""
+        for root in self.distinct():
+            for name in os.listdir(root):
+                with contextlib.suppress(OSError):
+                    os.rmdir(name, dir_fd=root)
+
+    def close(self) -> None:
+        """Let go of the directories."""
+        for root in self.distinct():
+            os.close(root)
+
+
+class Group:
+    """The group of one sandbox."""
+
+    __slots__ = ("_bounds", "_directories", "_hierarchy", "name")
+
+    def __init__(self, hierarchy: Hierarchy, name: str, directories: Mapping[str, int]) -> None:
+        self.name = name
+        self._hierarchy = hierarchy
+        self._directories = directories
+        self._bounds: Bounds | None = None
+
+    def bound(self, bounds: Bounds) -> None:
+        """Put bounds in force; those already in force are not written again."""
+        if bounds == self._bounds:
+            return
+        before = set(self._hierarchy.flavour.limits(self._bounds)) if self._bounds else set()
+        for controller, file, value in self._hierarchy.flavour.limits(bounds):
+            if (controller, file, value) not in before:
+                self._write(controller, file, value)
+        self._bounds = bounds
+
+    def entrances(self) -> list[int]:
+        """Descriptors of the files through which a process joins, by writing `0`; the caller closes them."""
+        directories = set(self._directories.values())
+        return [os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=fd) for fd in directories]
+
+    def account(self) -> Account:
+        """What it has used so far."""
+        flavour = self._hierarchy.flavour
+        return Account(
+            cpu_seconds=self.cpu_seconds(),
+            peak_memory_bytes=int(self._read(*flavour.peak_memory)),
+            peak_tasks=self._peak_tasks(),
+            out_of_memory=parse_fields(self._read(*flavour.memory_events)).get("oom_kill", 0) > 0,
+            out_of_tasks=parse_fields(self._read(*flavour.pids_events)).get("max", 0) > 0,
+        )
+
+    def cpu_seconds(self) -> float:
+        """Processor time used by all that ever ran in it."""
+        return cpu_seconds(self._hierarchy.flavour, self._read(*self._hierarchy.flavour.cpu))
+
+    def tasks_alarm(self) -> int:
+        """A descriptor on which EPOLLPRI tells that the bound on tasks was run into."""
+        controller, file = self._hierarchy.flavour.pids_events
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directories[controller])
+        os.read(fd, 256)
+        return fd
+
+    def memory_alarm(self) -> tuple[int, int]:
+        """A descriptor, and the epoll event on it that tells that memory ran out."""
+        controller, file = self._hierarchy.flavour.memory_events
+        events = os.open(file, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directories[controller])
+        if self._hierarchy.flavour.version == 2:
+            os.read(events, 256)
+            return events, select.EPOLLPRI
+        alarm = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._write("memory", "cgroup.event_control", f"{alarm} {events}")
+        os.close(events)
+        return alarm, select.EPOLLIN
+
+    def remove(self) -> bool:
+        """Remove the group; False while a process is still leaving it, and then it is to be tried again."""
+        try:
+            for root in self._hierarchy.distinct():
+                with contextlib.suppress(FileNotFoundError):
+                    os.rmdir(self.name, dir_fd=root)
+        except OSError:
+            return False
+        for fd in set(self._directories.values()):
+            os.close(fd)
+        return True
+
+    def _peak_tasks(self) -> int | None:
+        try:
+            return int(self._read(*self._hierarchy.flavour.peak_tasks))
+        except OSError:
+            return None
+
+    def _read(self, controller: str, file: str) -> str:
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directories[controller])
+        try:
+            return os.read(fd, 4096).decode()
+        finally:
+            os.close(fd)
+
+    def _write(self, controller: str, file: str, value: str) -> None:
+        optional = file.endswith("?")
+        try:
+            fd = os.open(file.rstrip("?"), os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._directories[controller])
+        except FileNotFoundError:
+            if optional:
+                return
+            raise
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Mounts:
+    """Where the kernel's cgroup file systems are, as /proc/self/mountinfo tells; `own` is this process's v2 group."""
+
+    v1: Mapping[str, str]
+    v2: str | None
+    own: str
+
+
+def read_mounts(mountinfo: str, self_cgroup: str) -> Mounts:
+    """Parse /proc/self/mountinfo and /proc/self/cgroup (proc_pid_mountinfo(5), cgroups(7))."""
+    v1: dict[str, str] = {}
+    v2: str | None = None
+    for line in mountinfo.splitlines():
+        left, _, right = line.partition(" - ")
+        point, kind, options = left.split()[4], right.split()[0], right.split()[-1].split(",")
+        if kind == "cgroup":
+            v1.update({controller: point for controller in CONTROLLERS if controller in options})
+        elif kind == "cgroup2":
+            v2 = v2 or point
+    own = next((line[3:] for line in self_cgroup.splitlines() if line.startswith("0::")), "/")
+    return Mounts(v1, v2, own)
+
+
+def open_hierarchy(mounts: Mounts, instance: str) -> Hierarchy:
+    """The directory `enclave/<instance>` in each hierarchy, made if need be. Raises OSError where that is refused."""
+    if all(controller in mounts.v1 for controller in CONTROLLERS):
+        paths = {controller: f"{mounts.v1[controller]}/{OURS}/{instance}" for controller in CONTROLLERS}
+        return Hierarchy(V1, _open_each(paths))
+    if mounts.v2 is None:
+        raise FileNotFoundError("no cgroup file system with the memory, pids and cpu controllers is mounted")
+    return Hierarchy(V2, _open_each(dict.fromkeys(("memory", "pids", "cpu"), _delegate(mounts, instance))))
+
+
+def _delegate(mounts: Mounts, instance: str) -> str:
+    base = mounts.v2 or ""
+    errors: list[str] = []
+    for parent in dict.fromkeys((base, os.path.normpath(base + mounts.own), os.path.dirname(base + mounts.own))):
+        path = f"{parent}/{OURS}/{instance}"
+        try:
+            _enable(parent)
+            os.makedirs(path, exist_ok=True)
+            _enable(f"{parent}/{OURS}")
+            _enable(path)
+        except OSError as error:
+            errors.append(f"{parent}: {error.strerror}")
+            continue
+        return path
+    raise PermissionError(f"no cgroup was delegated to this user ({'; '.join(errors)})")
+
+
+def _enable(directory: str) -> None:
+    with open(f"{directory}/cgroup.subtree_control", "r+") as file:
+        missing = {"memory", "pids", "cpu"} - set(file.read().split())
+        if missing:
+            file.write(" ".join(f"+{controller}" for controller in sorted(missing)))
+
+
+def _open_each(paths: Mapping[str, str]) -> dict[str, int]:
+    opened: dict[str, int] = {}
+    for path in dict.fromkeys(paths.values()):
+        os.makedirs(path, exist_ok=True)
+        opened[path] = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    return {controller: opened[path] for controller, path in paths.items()}
+
+
+def remove_instance(mounts: Mounts, instance: str) -> None:
+    """Remove `enclave/<instance>`, and `enclave` when that leaves it empty."""
+    for base in {*mounts.v1.values(), *([mounts.v2] if mounts.v2 else [])}:
+        for path in (f"{base}/{OURS}/{instance}", f"{base}/{OURS}"):
+            with contextlib.suppress(OSError):
+                os.rmdir(path)

@@ -1,0 +1,132 @@
+"""What runs first in a sandbox: it puts up the walls, starts the guest, and outlives it by one message.
+
+Init holds the only descriptor on which an end can be reported. The guest cannot reach it: init is not dumpable, signals
+from inside do not touch the first process of a namespace (pid_namespaces(7)), and its death takes everything along.
+"""
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from enclave.guest import python
+from enclave.sandbox import isolate, linux
+
+EXITED: Final = b"X"
+FAILED: Final = b"E"
+READY: Final = b"R"
+_ABOVE_PLACES: Final = 16
+_STATUS: Final = struct.Struct("<ci")
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The descriptors on the inside of one sandbox, before they get their places."""
+
+    null: int
+    stdout: int
+    stderr: int
+    go: int
+    payload: int
+    result: int
+    status: int
+
+    def in_place(self) -> tuple[int, ...]:
+        """In the order of the places they get in the guest, 0 to 6."""
+        return (self.null, self.stdout, self.stderr, self.go, self.payload, self.result, self.status)
+
+
+def pack_exit(wait_status: int) -> bytes:
+    """The message that says how the guest ended, with its wait status (wait(2))."""
+    return _STATUS.pack(EXITED, wait_status)
+
+
+def unpack_exit(message: bytes) -> int:
+    """The wait status in such a message."""
+    return int(_STATUS.unpack(message[: _STATUS.size])[1])
+
+
+def run(walls: isolate.Walls, ends: Ends, command: Sequence[str] | None) -> NoReturn:
+    """Be init. `command` None is the Python guest, forked from this interpreter; else it is executed as the guest."""
+    try:
+        # Before descriptors are moved: the entrances are among those that must not be overwritten.
+        isolate.join(walls.entrances)
+        _place(ends)
+        _default_signals()
+        isolate.put_up(walls)
+        _stop_if_orphaned()
+        guest = os.fork()
+        if guest == 0:
+            _be_guest(command)
+        _release()
+        _await(guest)
+    except BaseException as error:  # noqa: BLE001  whatever failed, no code may run: say why and end
+        with contextlib.suppress(OSError):
+            os.write(python.STATUS, FAILED + repr(error).encode()[:500])
+    os._exit(1)
+
+
+def _place(ends: Ends) -> None:
+    # First aside, above every place, so that no move overwrites a descriptor that is still to be moved.
+    aside = [fcntl.fcntl(fd, fcntl.F_DUPFD, _ABOVE_PLACES) for fd in ends.in_place()]
+    for place, fd in enumerate(aside):
+        os.dup2(fd, place, inheritable=True)
+    linux.close_all_but(set(range(len(aside))))
+
+
+def _default_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _stop_if_orphaned() -> None:
+    # The launcher may have died before the death signal was set; then nobody reads the status any more.
+    poll = select.poll()
+    poll.register(python.STATUS, 0)
+    if poll.poll(0):
+        os._exit(1)
+
+
+def _be_guest(command: Sequence[str] | None) -> NoReturn:
+    os.setsid()
+    linux.prctl(linux.PR_SET_DUMPABLE, 1)
+    linux.prctl(linux.PR_SET_NAME, b"guest")
+    _volunteer_for_oom()
+    if command is not None:
+        os.execve(command[0], list(command), dict(GUEST_ENVIRONMENT))  # noqa: S606  the guest, by its path
+    os.set_inheritable(python.RESULT, False)
+    python.wait_and_become()
+
+
+GUEST_ENVIRONMENT: Final[Mapping[str, str]] = {
+    "HOME": isolate.HOME,
+    "LANG": "C.UTF-8",
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "TMPDIR": "/tmp",  # noqa: S108
+    "USER": "sandbox",
+}
+
+
+def _volunteer_for_oom() -> None:
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
+
+
+def _release() -> None:
+    # Init keeps only what it needs to report an end: the streams must close with the guest.
+    for place in range(python.STATUS):
+        os.close(place)
+
+
+def _await(guest: int) -> NoReturn:
+    while True:
+        pid, status = os.waitpid(-1, 0)
+        if pid == guest:
+            os.write(python.STATUS, pack_exit(status))
+            os._exit(0)

@@ -1,0 +1,393 @@
+"""The launcher's loop: it keeps sandboxes ready, gives them programs, and ends them when a limit is reached.
+
+One thread, because it forks. It holds no secret and no tenant's data, and has left the host's root before the first
+sandbox exists. When the control plane is gone, so is everything here.
+"""
+
+import gc
+import heapq
+import importlib
+import itertools
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from enclave.sandbox import cgroup, init, linux, root, seccomp, slot, wire
+from enclave.sandbox.slot import Shape, Site, Slot
+
+_CPU_GRAIN_SECONDS: Final = 0.02
+_RETRY_SECONDS: Final = 0.002
+_BUILD_PAUSE_SECONDS: Final = 1.0
+_INIT_TASKS: Final = 1
+
+SHARED_MODULES: Final = tuple(
+    "base64 bisect collections contextlib copy csv dataclasses datetime decimal enum fractions functools glob hashlib"
+    " heapq html itertools json linecache logging math operator pathlib pickle queue random re shutil statistics string"
+    " struct subprocess tempfile textwrap threading time traceback typing urllib.parse uuid zlib".split()
+)
+"""What most programs import: done once here, shared by every fork."""
+
+
+class Launcher:
+    """All sandboxes of one control plane."""
+
+    def __init__(
+        self, control: socket.socket, site: Site, shapes: Mapping[str, Shape], warm: Mapping[str, int]
+    ) -> None:
+        self._control = control
+        self._site = site
+        self._shapes = shapes
+        self._target = warm
+        self._numbers = itertools.count(1)
+        self._warm: dict[str, deque[Slot]] = {language: deque() for language in shapes}
+        self._building: dict[str, int] = dict.fromkeys(shapes, 0)
+        self._by_pid: dict[int, Slot] = {}
+        self._by_session: dict[str, Slot] = {}
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._build_after = 0.0
+        self._poll = select.epoll()
+        self._on: dict[int, Callable[[], None]] = {}
+        self._alive = True
+
+    def run(self) -> None:
+        """Serve until the control plane goes away; then nothing is left."""
+        self._watch(self._control.fileno(), self._take_message)
+        self._watch(self._wakeup(), self._reap)
+        wire.send_report(self._control, {"ev": "up"})
+        while self._alive:
+            events = self._poll.poll(self._timeout())
+            for fd, _ in events:
+                if (react := self._on.get(fd)) is not None:
+                    react()
+            self._fire_timers()
+            if not events:
+                self._refill()
+        self._end_all()
+
+    def _wakeup(self) -> int:
+        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        self._child_signals = reader
+        return reader
+
+    def _watch(self, fd: int, react: Callable[[], None], mask: int = select.EPOLLIN) -> None:
+        self._on[fd] = react
+        self._poll.register(fd, mask)
+
+    def _unwatch(self, fd: int) -> None:
+        if self._on.pop(fd, None) is not None:
+            self._poll.unregister(fd)
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    def _timeout(self) -> float:
+        if self._wanting() is not None:
+            return max(0.0, self._build_after - time.monotonic())
+        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else -1
+
+    def _at(self, when: float, act: Callable[[], None]) -> None:
+        heapq.heappush(self._timers, (when, next(self._order), act))
+
+    def _fire_timers(self) -> None:
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            heapq.heappop(self._timers)[2]()
+
+    # -- the pool --------------------------------------------------------------------------------------------------
+
+    def _wanting(self) -> str | None:
+        for language, target in self._target.items():
+            if len(self._warm[language]) + self._building[language] < target:
+                return language
+        return None
+
+    def _refill(self) -> None:
+        language = self._wanting()
+        if language is None or time.monotonic() < self._build_after:
+            return
+        try:
+            self._build(self._shapes[language], hurry=False)
+        except OSError as error:
+            self._build_failed(str(error))
+        else:
+            self._building[language] += 1
+
+    def _build_failed(self, why: str) -> None:
+        print(f"a sandbox could not be built: {why}", file=sys.stderr, flush=True)
+        self._build_after = time.monotonic() + _BUILD_PAUSE_SECONDS
+
+    def _build(self, shape: Shape, *, hurry: bool) -> Slot:
+        made = slot.build(self._site, shape, next(self._numbers), hurry=hurry)
+        self._by_pid[made.pid] = made
+        self._watch(made.ours.status, lambda: self._take_status(made))
+        return made
+
+    # -- messages --------------------------------------------------------------------------------------------------
+
+    def _take_message(self) -> None:
+        data, fds = wire.receive(self._control, 1)
+        if not data:
+            self._alive = False
+            return
+        match wire.decode(data):
+            case wire.Run() as order:
+                self._start(order, fds[0])
+                os.close(fds[0])
+            case wire.Kill(id=session):
+                self._stop(session)
+            case wire.Configure():
+                self._alive = False  # a second one is a mistake of ours: end rather than guess
+
+    def _start(self, order: wire.Run, payload: int) -> None:
+        try:
+            chosen = self._claim(order)
+        except (OSError, KeyError) as error:
+            self._refuse(order, error)
+            return
+        self._by_session[order.id] = chosen
+        try:
+            chosen.group.bound(cgroup.Bounds(order.memory_bytes, order.tasks + _INIT_TASKS, order.cpus))
+            chosen.begin(order.id, _read_all(payload))
+        except OSError as error:
+            chosen.session, chosen.reported = order.id, True
+            chosen.kill()
+            self._refuse(order, error)
+            return
+        given = chosen.ours.give_away()
+        wire.send_report(self._control, {"ev": "running", "id": order.id}, given)
+        for fd in given:
+            os.close(fd)
+        self._arm(chosen)
+        self._limit_time(chosen, order)
+
+    def _refuse(self, order: wire.Run, error: Exception) -> None:
+        wire.send_report(self._control, {"ev": "refused", "id": order.id, "why": str(error)})
+
+    def _claim(self, order: wire.Run) -> Slot:
+        shape = self._shapes[order.language]
+        ready = self._warm[order.language]
+        while ready and order.disk_bytes == shape.disk_bytes:
+            chosen = ready.popleft()
+            if not chosen.reaped:
+                return chosen
+        asked = Shape(shape.language, shape.command, order.disk_bytes, shape.bounds)
+        return self._build(asked, hurry=True)
+
+    def _stop(self, session: str) -> None:
+        if (found := self._by_session.get(session)) is not None:
+            found.kill()
+
+    # -- limits ----------------------------------------------------------------------------------------------------
+
+    def _arm(self, live: Slot) -> None:
+        """Listen for the kernel's word that a bound was run into; once armed, look whether it already was."""
+        if live.alarms:
+            return
+        (memory, event), tasks = live.group.memory_alarm(), live.group.tasks_alarm()
+        live.alarms = [memory, tasks]
+        self._watch(memory, lambda: self._exceed(live, "memory_exceeded"), event)
+        self._watch(tasks, lambda: self._exceed(live, "pids_exceeded"), select.EPOLLPRI)
+        if live.session is not None and (reason := _bound_reached(live)):
+            self._exceed(live, reason)
+
+    def _exceed(self, live: Slot, reason: str) -> None:
+        for alarm in live.alarms:
+            self._unwatch(alarm)
+        if live.kill_reason is None and not live.reported:
+            live.kill_reason = reason
+        live.kill()
+
+    def _limit_time(self, live: Slot, order: wire.Run) -> None:
+        live.cpu_budget = order.cpu_seconds
+        self._at(live.started_at + order.wall_seconds, lambda: self._on_deadline(live))
+        first = max(_CPU_GRAIN_SECONDS, order.cpu_seconds / order.cpus)
+        self._at(live.started_at + first, self._cpu_check(live, order.cpus))
+
+    def _on_deadline(self, live: Slot) -> None:
+        if not live.reported and not live.reaped:
+            self._exceed(live, "wall_clock_exceeded")
+
+    def _cpu_check(self, live: Slot, cpus: float) -> Callable[[], None]:
+        def look() -> None:
+            if live.reported or live.reaped:
+                return
+            left = live.cpu_budget - (live.group.cpu_seconds() - live.cpu_before)
+            if left <= 0:
+                self._exceed(live, "cpu_exceeded")
+            else:
+                self._at(time.monotonic() + max(_CPU_GRAIN_SECONDS, left / cpus), look)
+
+        return look
+
+    # -- ends ------------------------------------------------------------------------------------------------------
+
+    def _take_status(self, found: Slot) -> None:
+        message = os.read(found.ours.status, 4096)
+        if message.startswith(init.READY):
+            message = message[1:]
+            self._now_ready(found)
+            if not message:
+                return
+        if message.startswith(init.EXITED):
+            self._report_exit(found, init.unpack_exit(message))
+        elif message.startswith(init.FAILED):
+            self._build_failed(message[1:].decode(errors="replace"))
+        self._unwatch(found.ours.status)
+        found.kill()
+
+    def _now_ready(self, found: Slot) -> None:
+        found.ready = True
+        if found.session is None:
+            self._arm(found)
+            self._building[found.shape.language] -= 1
+            self._warm[found.shape.language].append(found)
+
+    def _report_exit(self, ended: Slot, wait_status: int | None) -> None:
+        if ended.session is None or ended.reported:
+            return
+        ended.reported = True
+        seconds = time.monotonic() - ended.started_at
+        account = ended.group.account()
+        reason = ended.kill_reason or _bound_reached(ended)
+        code = os.waitstatus_to_exitcode(wait_status) if wait_status is not None and reason is None else None
+        report = {
+            "ev": "exit",
+            "id": ended.session,
+            "code": code,
+            "reason": reason,
+            "seconds": seconds,
+            "cpu": account.cpu_seconds - ended.cpu_before,
+            "memory": account.peak_memory_bytes,
+            "tasks": account.peak_tasks,
+        }
+        wire.send_report(self._control, report)
+
+    def _reap(self) -> None:
+        os.read(self._child_signals, 4096)
+        while True:
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._bury(self._by_pid.pop(pid))
+
+    def _bury(self, dead: Slot) -> None:
+        # Waiting for the first process of a namespace ends when all others of it are gone (pid_namespaces(7)).
+        dead.reaped = True
+        self._drain_status(dead)
+        self._report_exit(dead, None)
+        if dead.session is None:
+            self._forget_warm(dead)
+        for fd in (dead.ours.status, *dead.alarms):
+            self._unwatch(fd)
+        dead.close()
+        self._remove(dead)
+
+    def _drain_status(self, dead: Slot) -> None:
+        if dead.ours.status in self._on:
+            self._take_status(dead)
+
+    def _forget_warm(self, dead: Slot) -> None:
+        if dead.ready:
+            self._warm[dead.shape.language].remove(dead)
+        else:
+            self._building[dead.shape.language] -= 1
+            self._build_after = time.monotonic() + _BUILD_PAUSE_SECONDS
+
+    def _remove(self, dead: Slot) -> None:
+        if not dead.group.remove():
+            self._at(time.monotonic() + _RETRY_SECONDS, lambda: self._remove(dead))
+            return
+        if dead.session is not None:
+            del self._by_session[dead.session]
+            wire.send_report(self._control, {"ev": "gone", "id": dead.session})
+
+    def _end_all(self) -> None:
+        for left in self._by_pid.values():
+            left.kill()
+        for left in self._by_pid.values():
+            os.waitpid(left.pid, 0)
+            while not left.group.remove():
+                time.sleep(_RETRY_SECONDS)
+
+
+def _bound_reached(live: Slot) -> str | None:
+    account = live.group.account()
+    if account.out_of_tasks:
+        return "pids_exceeded"
+    return "memory_exceeded" if account.out_of_memory else None
+
+
+def _read_all(fd: int) -> bytes:
+    return os.pread(fd, os.fstat(fd).st_size, 0)
+
+
+def main(control: socket.socket) -> None:
+    """Be a launcher for whoever holds the other end of a SEQPACKET socket."""
+    linux.prctl(linux.PR_SET_DUMPABLE, 0)
+    linux.prctl(linux.PR_SET_NAME, b"enclave-launch")
+    control.set_inheritable(False)
+    importlib.invalidate_caches()
+    for name in SHARED_MODULES:
+        importlib.import_module(name)
+    order = wire.decode(wire.receive(control, 0)[0])
+    if not isinstance(order, wire.Configure):
+        raise TypeError("a launcher is configured first")
+    try:
+        launcher = _settle(control, order)
+    except OSError as error:
+        wire.send_report(control, {"ev": "down", "why": str(error)})
+        return
+    gc.collect()
+    gc.freeze()
+    try:
+        launcher.run()
+    except BrokenPipeError:
+        launcher._end_all()
+
+
+def _settle(control: socket.socket, order: wire.Configure) -> Launcher:
+    privileged = os.geteuid() == 0
+    hierarchy = cgroup.open_hierarchy(_own_mounts(), order.instance)
+    if not privileged:
+        _become_root_of_own()
+    linux.unshare(linux.CLONE_NEWIPC)
+    linux.last_capability()
+    site = Site(
+        hierarchy=hierarchy,
+        own_pid_namespace=os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC),
+        filter=seccomp.assemble(),
+        null=os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC),
+        privileged=privileged,
+    )
+    files = {path: text.encode() for path, text in order.files.items()}
+    root.enter(root.plan(order.prefixes, files), keep_proc=not privileged)
+    bounds = cgroup.Bounds(order.memory_bytes, order.tasks + _INIT_TASKS, order.cpus)
+    shapes = {
+        language: Shape(language, tuple(command) or None, order.disk_bytes, bounds)
+        for language, command in order.commands.items()
+    }
+    return Launcher(control, site, shapes, order.warm)
+
+
+def _own_mounts() -> cgroup.Mounts:
+    with open("/proc/self/mountinfo") as mounts, open("/proc/self/cgroup") as groups:
+        return cgroup.read_mounts(mounts.read(), groups.read())
+
+
+def _become_root_of_own() -> None:
+    uid, gid = os.geteuid(), os.getegid()
+    linux.unshare(linux.CLONE_NEWUSER)
+    for file, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+        with open(f"/proc/self/{file}", "w") as target:
+            target.write(text)

@@ -1,0 +1,205 @@
+"""Which system calls a sandbox may make, as data, and the filter that holds it to them.
+
+An allowlist: what is not named gets EPERM, which ordinary programs survive. Three kinds are told apart:
+`ALLOWED` go through; `CONDITIONAL` go through if their arguments pass; `ABSENT` get ENOSYS, so that libc falls back to
+a call whose arguments a filter can see. Calls of a foreign ABI (32-bit, x32) kill the process: only an exploit makes
+them. Numbers are in `syscalls`; the filter is classic BPF (seccomp(2), linux/filter.h).
+"""
+
+import ctypes
+import errno
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from enclave.sandbox import linux
+from enclave.sandbox.syscalls import NUMBERS
+
+ALLOWED: Final = frozenset(
+    # files and directories
+    """
+    access chdir chmod chown close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64
+    fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl fdatasync fgetxattr flistxattr flock fremovexattr
+    fsetxattr fstat fstatfs fsync ftruncate futimesat getcwd getdents getdents64 getxattr inotify_add_watch
+    inotify_init inotify_init1 inotify_rm_watch lchown lgetxattr link linkat listxattr llistxattr lremovexattr lseek
+    lsetxattr lstat mkdir mkdirat mknod mknodat newfstatat open openat openat2 pread64 preadv preadv2 pwrite64 pwritev pwritev2 read
+    readahead readlink readlinkat readv removexattr rename renameat renameat2 rmdir sendfile setxattr splice stat statfs
+    statx symlink symlinkat sync sync_file_range syncfs tee truncate umask unlink unlinkat utime utimensat utimes
+    write writev
+    """.split()
+    # memory
+    + """
+    brk madvise membarrier memfd_create mincore mlock mlock2 mlockall mmap mprotect mremap msync munlock munlockall
+    munmap pkey_alloc pkey_free pkey_mprotect
+    """.split()
+    # processes, signals, time
+    + """
+    alarm arch_prctl clock_getres clock_gettime clock_nanosleep execve execveat exit exit_group fork futex
+    futex_waitv get_robust_list getcpu getegid geteuid getgid getgroups getitimer getpgid getpgrp getpid getppid getpriority
+    getrandom getresgid getresuid getrlimit getrusage getsid gettid gettimeofday getuid ioprio_get kill nanosleep pause
+    pidfd_open pidfd_send_signal prlimit64 restart_syscall rseq rt_sigaction rt_sigpending rt_sigprocmask
+    rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_tgsigqueueinfo sched_get_priority_max
+    sched_get_priority_min sched_getaffinity sched_getattr sched_getparam sched_getscheduler sched_rr_get_interval
+    sched_setaffinity sched_yield set_robust_list set_tid_address setfsgid setfsuid setgid setgroups setitimer setpgid
+    setpriority setregid setresgid setresuid setreuid setrlimit setsid setuid sigaltstack sysinfo tgkill time
+    timer_create timer_delete timer_getoverrun timer_gettime timer_settime times tkill uname vfork wait4 waitid capget
+    """.split()
+    # waiting
+    + """
+    epoll_create epoll_create1 epoll_ctl epoll_ctl_old epoll_pwait epoll_pwait2 epoll_wait eventfd eventfd2 pipe pipe2
+    poll ppoll pselect6 select signalfd signalfd4 timerfd_create timerfd_gettime timerfd_settime
+    """.split()
+    # sockets: what may be created is decided in CONDITIONAL
+    + """
+    accept accept4 bind connect getpeername getsockname getsockopt listen recvfrom recvmmsg recvmsg sendmmsg sendmsg
+    sendto setsockopt shutdown
+    """.split()
+    # System V IPC, in a namespace of its own
+    + "msgctl msgget msgrcv msgsnd semctl semget semop semtimedop shmat shmctl shmdt shmget".split()
+)
+
+ABSENT: Final[Mapping[str, str]] = {
+    "clone3": "its flags are behind a pointer; libc falls back to clone",
+    "io_uring_setup": "performs calls that no filter sees; libuv falls back to threads",
+    "io_uring_enter": "as io_uring_setup",
+    "io_uring_register": "as io_uring_setup",
+}
+
+_NAMESPACES: Final = (
+    linux.CLONE_NEWNS
+    | linux.CLONE_NEWCGROUP
+    | linux.CLONE_NEWUTS
+    | linux.CLONE_NEWIPC
+    | linux.CLONE_NEWUSER
+    | linux.CLONE_NEWPID
+    | linux.CLONE_NEWNET
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Refuse when an argument, masked, is non-zero (`any_bit`) or is none of `unless`."""
+
+    argument: int
+    any_bit: int = 0
+    unless: tuple[int, ...] = ()
+
+
+AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
+TIOCSTI, TIOCLINUX = 0x5412, 0x541C
+
+CONDITIONAL: Final[Mapping[str, tuple[Refuse, str]]] = {
+    "clone": (Refuse(0, any_bit=_NAMESPACES), "threads and processes, never namespaces"),
+    "socket": (
+        Refuse(0, unless=(AF_UNIX, AF_INET, AF_INET6)),
+        "AF_ALG, AF_VSOCK, AF_PACKET, AF_NETLINK and the rest of the zoo are where kernels break",
+    ),
+    "socketpair": (Refuse(0, unless=(AF_UNIX,)), "as socket"),
+    "personality": (Refuse(0, unless=(0, 0xFFFFFFFF)), "reading it, or the ordinary one; never without ASLR"),
+    "prctl": (
+        Refuse(0, unless=(1, 2, 3, 4, 15, 16, 21, 22, 23, 30, 36, 37, 38, 39, 40, 0x53564D41)),
+        "names, death signals, dumpable, seccomp of one's own, subreapers, no_new_privs, names of mappings",
+    ),
+    "ioctl": (
+        Refuse(1, unless=(0x5401, 0x5413, 0x5421, 0x5450, 0x5451, 0x5452, 0x541B, 0x540F, 0x5410, 0x40049409)),
+        "TCGETS, TIOCGWINSZ, FIONBIO, FIONCLEX, FIOCLEX, FIOASYNC, FIONREAD, TIOCGPGRP, TIOCSPGRP, FICLONE",
+    ),
+}
+
+ARCHITECTURES: Final = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+_X32: Final = 0x40000000
+
+_RET_KILL: Final = 0x80000000
+_RET_ERRNO: Final = 0x00050000
+_RET_ALLOW: Final = 0x7FFF0000
+EPERM: Final = _RET_ERRNO | errno.EPERM
+ENOSYS: Final = _RET_ERRNO | errno.ENOSYS
+
+_LOAD, _JEQ, _JGE, _JSET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+
+Instruction = tuple[int, int, int, int]
+
+
+def _load_argument(index: int) -> Instruction:
+    # The low half of seccomp_data.args[index]; every argument looked at is an int to the kernel.
+    return (_LOAD, 0, 0, 16 + 8 * index)
+
+
+def _check(refuse: Refuse) -> list[Instruction]:
+    """Instructions that return EPERM or ALLOW for one conditional call."""
+    load = _load_argument(refuse.argument)
+    if refuse.any_bit:
+        return [load, (_JSET, 0, 1, refuse.any_bit), (_RETURN, 0, 0, EPERM), (_RETURN, 0, 0, _RET_ALLOW)]
+    count = len(refuse.unless)
+    tests = [(_JEQ, count - index, 0, value) for index, value in enumerate(refuse.unless)]
+    return [load, *tests, (_RETURN, 0, 0, EPERM), (_RETURN, 0, 0, _RET_ALLOW)]
+
+
+def ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Sorted numbers as runs: (first, one past the last)."""
+    runs: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if runs and runs[-1][1] == number:
+            runs[-1] = (runs[-1][0], number + 1)
+        else:
+            runs.append((number, number + 1))
+    return runs
+
+
+def _search(edges: list[tuple[int, int]]) -> list[Instruction]:
+    """A binary search over (edge, verdict): the verdict of the last edge that is not above the number."""
+    if len(edges) == 1:
+        return [(_RETURN, 0, 0, edges[0][1])]
+    middle = len(edges) // 2
+    low, high = _search(edges[:middle]), _search(edges[middle:])
+    if len(low) <= 255:
+        return [(_JGE, len(low), 0, edges[middle][0]), *low, *high]
+    return [(_JGE, 0, 1, edges[middle][0]), (0x05, 0, 0, len(low)), *low, *high]
+
+
+def program(machine: str) -> list[Instruction]:
+    """The filter for one architecture, as (code, jump if true, jump if false, value)."""
+    number = {name: pair[0 if machine == "x86_64" else 1] for name, pair in NUMBERS.items()}
+    code: list[Instruction] = [
+        (_LOAD, 0, 0, 4),
+        (_JEQ, 1, 0, ARCHITECTURES[machine]),
+        (_RETURN, 0, 0, _RET_KILL),
+        (_LOAD, 0, 0, 0),
+    ]
+    if machine == "x86_64":
+        code += [(_JGE, 0, 1, _X32), (_RETURN, 0, 0, _RET_KILL)]
+    for name, (refuse, _) in CONDITIONAL.items():
+        if (value := number[name]) is not None:
+            body = _check(refuse)
+            code += [(_JEQ, 0, len(body), value), *body]
+    return code + _search(_edges(number))
+
+
+def _edges(number: Mapping[str, int | None]) -> list[tuple[int, int]]:
+    allowed = [value for name in ALLOWED if (value := number[name]) is not None]
+    absent = {value for name in ABSENT if (value := number[name]) is not None}
+    verdicts = dict.fromkeys(allowed, _RET_ALLOW) | dict.fromkeys(absent, ENOSYS)
+    edges = [(0, EPERM)]
+    for value in sorted(verdicts):
+        if edges[-1][0] == value:
+            edges.pop()
+        if not edges or edges[-1][1] != verdicts[value]:
+            edges.append((value, verdicts[value]))
+        edges.append((value + 1, EPERM))
+    return edges
+
+
+def assemble(machine: str = linux.MACHINE) -> bytes:
+    """The filter as the kernel takes it: an array of struct sock_filter."""
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in program(machine))
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+
+def install(assembled: bytes) -> None:
+    """Put the filter on the calling process and all it will start; no_new_privs must be set. Raises OSError."""
+    fprog = _Program(len(assembled) // 8, assembled)
+    linux.syscall(linux.SYS_SECCOMP[linux.MACHINE], 1, 0, ctypes.byref(fprog))

@@ -1,0 +1,186 @@
+"""One sandbox as the launcher sees it: a process to kill, a group to remove, and descriptors to give away."""
+
+import contextlib
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+from enclave.sandbox import cgroup, init, isolate, linux
+
+UID_BASE: Final = 0x70000000
+"""Host ids of sandboxes start here, above every range that systemd and useradd hand out (systemd: UIDS-GIDS.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What has to be known before a sandbox is built; `command` None is the Python guest."""
+
+    language: str
+    command: tuple[str, ...] | None
+    disk_bytes: int
+    bounds: cgroup.Bounds
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What all sandboxes of a launcher share."""
+
+    hierarchy: cgroup.Hierarchy
+    own_pid_namespace: int
+    filter: bytes
+    null: int
+    privileged: bool
+
+
+@dataclass(slots=True)
+class Ours:
+    """The launcher's ends of a sandbox's descriptors; what was given away or closed is -1."""
+
+    stdout: int
+    stderr: int
+    go: int
+    payload: int
+    result: int
+    status: int
+
+    def give_away(self) -> tuple[int, int, int]:
+        """The descriptors that belong to whoever runs the session: stdout, stderr, result."""
+        given = (self.stdout, self.stderr, self.result)
+        self.stdout = self.stderr = self.result = -1
+        return given
+
+    def start(self, payload: bytes) -> None:
+        """Let the guest have a program: fill the memory file, then say how long it is."""
+        written = 0
+        while written < len(payload):
+            written += os.pwrite(self.payload, payload[written:], written)
+        os.write(self.go, len(payload).to_bytes(8, "little"))
+        self._close("go", "payload")
+
+    def close(self) -> None:
+        """Close what is left."""
+        self._close("stdout", "stderr", "go", "payload", "result", "status")
+
+    def _close(self, *names: str) -> None:
+        for name in names:
+            if (fd := getattr(self, name)) >= 0:
+                os.close(fd)
+                setattr(self, name, -1)
+
+
+@dataclass(slots=True)
+class Slot:
+    """A sandbox from its fork to its last trace."""
+
+    number: int
+    shape: Shape
+    group: cgroup.Group
+    pid: int
+    ours: Ours
+    ready: bool = False
+    session: str | None = None
+    started_at: float = 0.0
+    cpu_before: float = 0.0
+    cpu_budget: float = 0.0
+    deadline: float = 0.0
+    kill_reason: str | None = None
+    alarms: list[int] = field(default_factory=list)
+    reported: bool = False
+    reaped: bool = False
+
+    def begin(self, session: str, payload: bytes) -> None:
+        """Give it its program; the clock starts. A sandbox that has died meanwhile shows it by its status."""
+        self.session = session
+        self.cpu_before = self.group.cpu_seconds()
+        self.started_at = time.monotonic()
+        with contextlib.suppress(BrokenPipeError):
+            self.ours.start(payload)
+
+    def kill(self) -> None:
+        """End everything in it. The pid cannot be another's: it is this process's child and not yet waited for."""
+        if not self.reaped:
+            os.kill(self.pid, 9)
+
+    def close(self) -> None:
+        """Let go of every descriptor."""
+        self.ours.close()
+        for alarm in self.alarms:
+            os.close(alarm)
+        self.alarms.clear()
+
+
+def build(site: Site, shape: Shape, number: int, *, hurry: bool) -> Slot:
+    """Fork a sandbox; it is usable at once and warm when its status says so. Raises OSError, with nothing left."""
+    group = site.hierarchy.make(f"s{number}")
+    try:
+        group.bound(shape.bounds)
+        return _fork(site, shape, number, group, hurry=hurry)
+    except OSError:
+        group.remove()
+        raise
+
+
+def _fork(site: Site, shape: Shape, number: int, group: cgroup.Group, *, hurry: bool) -> Slot:
+    ours, ends = _descriptors(site)
+    entrances = group.entrances()
+    walls = isolate.Walls(
+        uid=UID_BASE + number % 0x100000 if site.privileged else None,
+        disk_bytes=shape.disk_bytes,
+        entrances=entrances,
+        filter=site.filter,
+        keep_proc=not site.privileged,
+    )
+    try:
+        pid = _fork_first_of_namespace(site, walls, ends, shape, hurry=hurry)
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        for fd in (*entrances, *set(ends.in_place()) - {site.null}):
+            os.close(fd)
+    return Slot(number=number, shape=shape, group=group, pid=pid, ours=ours)
+
+
+def _fork_first_of_namespace(site: Site, walls: isolate.Walls, ends: init.Ends, shape: Shape, *, hurry: bool) -> int:
+    # A process that unshares its PID namespace makes its next child the first one in it; going back to the own
+    # namespace allows the same again (pid_namespaces(7)). One fork a sandbox, and init is our own child.
+    linux.unshare(linux.CLONE_NEWPID)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            if not hurry:
+                os.nice(_REFILL_NICENESS)
+            init.run(walls, ends, shape.command)
+    finally:
+        linux.setns(site.own_pid_namespace, linux.CLONE_NEWPID)
+    return pid
+
+
+_REFILL_NICENESS: Final = 0
+
+
+def _descriptors(site: Site) -> tuple[Ours, init.Ends]:
+    opened: list[int] = []
+    try:
+        pipes = [_pipe(opened) for _ in range(5)]
+        payload = os.memfd_create("payload", os.MFD_CLOEXEC)
+        opened.append(payload)
+        inside = os.dup(payload)
+        opened.append(inside)
+    except OSError:
+        for fd in opened:
+            os.close(fd)
+        raise
+    (out_r, out_w), (err_r, err_w), (go_r, go_w), (result_r, result_w), (status_r, status_w) = pipes
+    ours = Ours(stdout=out_r, stderr=err_r, go=go_w, payload=payload, result=result_r, status=status_r)
+    ends = init.Ends(
+        null=site.null, stdout=out_w, stderr=err_w, go=go_r, payload=inside, result=result_w, status=status_w
+    )
+    return ours, ends
+
+
+def _pipe(opened: list[int]) -> tuple[int, int]:
+    pair = os.pipe2(os.O_CLOEXEC)
+    opened.extend(pair)
+    return pair

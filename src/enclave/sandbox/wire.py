@@ -1,0 +1,90 @@
+"""The messages between the control plane and its launcher: JSON objects on a SEQPACKET socket, descriptors beside them.
+
+To the launcher: `Configure` once, then `Run` (with the payload as a memory file) and `Kill`. From it: `up` or `down`
+once; for each session `running` (with stdout, stderr and result) or `refused`, then `exit`, then `gone`.
+"""
+
+import array
+import json
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+MAX_MESSAGE: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """What a launcher has to know before it leaves the host's root.
+
+    `prefixes` are where interpreters are installed, `commands` the guests that are not forked from the launcher,
+    `files` what their sandboxes find beside the runtime, `warm` how many sandboxes of each language to keep ready.
+    """
+
+    instance: str
+    prefixes: Sequence[str]
+    commands: Mapping[str, Sequence[str]]
+    files: Mapping[str, str]
+    warm: Mapping[str, int]
+    memory_bytes: int
+    tasks: int
+    cpus: float
+    disk_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Start a session. Times in seconds; `tasks` counts the session's own processes and threads."""
+
+    id: str
+    language: str
+    memory_bytes: int
+    tasks: int
+    cpus: float
+    disk_bytes: int
+    wall_seconds: float
+    cpu_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """Stop a session, whatever it does."""
+
+    id: str
+
+
+def encode(message: Configure | Run | Kill) -> bytes:
+    """A message as bytes."""
+    return json.dumps({"op": type(message).__name__, **asdict(message)}).encode()
+
+
+def decode(data: bytes) -> Configure | Run | Kill:
+    """The message in the bytes. Raises KeyError or TypeError for anything else."""
+    fields = json.loads(data)
+    message: Configure | Run | Kill = _KINDS[fields.pop("op")](**fields)
+    return message
+
+
+_KINDS: Final[Mapping[str, Any]] = {kind.__name__: kind for kind in (Configure, Run, Kill)}
+
+
+def send_report(sock: socket.socket, report: Mapping[str, object], fds: Sequence[int] = ()) -> None:
+    """Tell the control plane. Raises OSError when it is gone."""
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    sock.sendmsg([json.dumps(report).encode()], ancillary)
+
+
+def read_report(data: bytes) -> Mapping[str, Any]:
+    """The fields of a report."""
+    report: Mapping[str, Any] = json.loads(data)
+    return report
+
+
+def receive(sock: socket.socket, most_fds: int) -> tuple[bytes, list[int]]:
+    """One message and the descriptors that came with it; empty bytes when the other side is gone."""
+    data, fds, _, _ = socket.recv_fds(sock, MAX_MESSAGE, most_fds, socket.MSG_CMSG_CLOEXEC)
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    return data, fds
