@@ -103,7 +103,7 @@ class Backend(Protocol):
         ...
 
     async def start(self) -> None:
-        """Acquire what it needs. Raises Unavailable if it cannot run here."""
+        """Acquire what it needs. What this machine cannot enforce is then missing from `guarantees`."""
         ...
 
     async def close(self) -> None:

@@ -99,6 +99,8 @@ def _result_writer() -> Callable[[Any], None]:
         with lock:
             _write_all(RESULT, len(data).to_bytes(4, "little") + data)
 
+    # It shows in the program's tracebacks, where our path on the host has no business.
+    result.__code__ = result.__code__.replace(co_filename="<enclave>")
     return result
 
 

@@ -125,13 +125,6 @@ class Hierarchy:
             made[root] = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
         return Group(self, name, {controller: made[root] for controller, root in self.roots.items()})
 
-    def sweep(self) -> None:
-        """Remove every group that is empty of processes, such as a launcher that was killed leaves behind."""
-        for root in self.distinct():
-            for name in os.listdir(root):
-                with contextlib.suppress(OSError):
-                    os.rmdir(name, dir_fd=root)
-
     def close(self) -> None:
         """Let go of the directories."""
         for root in self.distinct():
@@ -272,9 +265,8 @@ def open_hierarchy(mounts: Mounts, instance: str) -> Hierarchy:
 
 
 def _delegate(mounts: Mounts, instance: str) -> str:
-    base = mounts.v2 or ""
     errors: list[str] = []
-    for parent in dict.fromkeys((base, os.path.normpath(base + mounts.own), os.path.dirname(base + mounts.own))):
+    for parent in _v2_parents(mounts):
         path = f"{parent}/{OURS}/{instance}"
         try:
             _enable(parent)
@@ -286,6 +278,13 @@ def _delegate(mounts: Mounts, instance: str) -> str:
             continue
         return path
     raise PermissionError(f"no cgroup was delegated to this user ({'; '.join(errors)})")
+
+
+def _v2_parents(mounts: Mounts) -> list[str]:
+    if mounts.v2 is None:
+        return []
+    own = os.path.normpath(mounts.v2 + mounts.own)
+    return list(dict.fromkeys((mounts.v2, own, os.path.dirname(own))))
 
 
 def _enable(directory: str) -> None:
@@ -303,9 +302,31 @@ def _open_each(paths: Mapping[str, str]) -> dict[str, int]:
     return {controller: opened[path] for controller, path in paths.items()}
 
 
-def remove_instance(mounts: Mounts, instance: str) -> None:
-    """Remove `enclave/<instance>`, and `enclave` when that leaves it empty."""
-    for base in {*mounts.v1.values(), *([mounts.v2] if mounts.v2 else [])}:
-        for path in (f"{base}/{OURS}/{instance}", f"{base}/{OURS}"):
-            with contextlib.suppress(OSError):
-                os.rmdir(path)
+def remove_instances(mounts: Mounts, *, unless: Callable[[str], bool]) -> None:
+    """Remove what launchers that are gone have left: every `enclave/<instance>` but those for which `unless` holds.
+
+    A group that still has a process in it stays; `enclave` itself goes when that leaves it empty.
+    """
+    for base in {*mounts.v1.values(), *_v2_parents(mounts)}:
+        ours = f"{base}/{OURS}"
+        for instance in _directories(ours):
+            if not unless(instance):
+                _remove_tree(f"{ours}/{instance}")
+        with contextlib.suppress(OSError):
+            os.rmdir(ours)
+
+
+def _remove_tree(path: str) -> None:
+    for name in _directories(path):
+        with contextlib.suppress(OSError):
+            os.rmdir(f"{path}/{name}")
+    with contextlib.suppress(OSError):
+        os.rmdir(path)
+
+
+def _directories(path: str) -> list[str]:
+    try:
+        with os.scandir(path) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []

@@ -279,7 +279,8 @@ class Launcher:
                 return
             if pid == 0:
                 return
-            self._bury(self._by_pid.pop(pid))
+            if (dead := self._by_pid.pop(pid, None)) is not None:
+                self._bury(dead)
 
     def _bury(self, dead: Slot) -> None:
         # Waiting for the first process of a namespace ends when all others of it are gone (pid_namespaces(7)).
@@ -334,7 +335,6 @@ def _read_all(fd: int) -> bytes:
 
 def main(control: socket.socket) -> None:
     """Be a launcher for whoever holds the other end of a SEQPACKET socket."""
-    linux.prctl(linux.PR_SET_DUMPABLE, 0)
     linux.prctl(linux.PR_SET_NAME, b"enclave-launch")
     control.set_inheritable(False)
     importlib.invalidate_caches()
@@ -348,6 +348,8 @@ def main(control: socket.socket) -> None:
     except OSError as error:
         wire.send_report(control, {"ev": "down", "why": str(error)})
         return
+    # Only now: a process that is not dumpable does not own its files in /proc, and settling writes some.
+    linux.prctl(linux.PR_SET_DUMPABLE, 0)
     gc.collect()
     gc.freeze()
     try:
@@ -361,7 +363,7 @@ def _settle(control: socket.socket, order: wire.Configure) -> Launcher:
     hierarchy = cgroup.open_hierarchy(_own_mounts(), order.instance)
     if not privileged:
         _become_root_of_own()
-    linux.unshare(linux.CLONE_NEWIPC)
+    _become_first_of_own()
     linux.last_capability()
     site = Site(
         hierarchy=hierarchy,
@@ -383,6 +385,19 @@ def _settle(control: socket.socket, order: wire.Configure) -> Launcher:
 def _own_mounts() -> cgroup.Mounts:
     with open("/proc/self/mountinfo") as mounts, open("/proc/self/cgroup") as groups:
         return cgroup.read_mounts(mounts.read(), groups.read())
+
+
+def _become_first_of_own() -> None:
+    """Go on as the first process of a PID namespace, so that the kernel ends every sandbox when the launcher ends.
+
+    Also, without real root, only a process of a namespace of its own may return to it after each fork (setns(2)).
+    """
+    linux.unshare(linux.CLONE_NEWPID)
+    launcher = os.fork()
+    if launcher:
+        linux.close_all_but({2})
+        os._exit(os.waitstatus_to_exitcode(os.waitpid(launcher, 0)[1]) & 0xFF)
+    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _become_root_of_own() -> None:

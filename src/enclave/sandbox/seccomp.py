@@ -5,55 +5,44 @@ An allowlist: what is not named gets EPERM, which ordinary programs survive. Thr
 a call whose arguments a filter can see. Calls of a foreign ABI (32-bit, x32) kill the process: only an exploit makes
 them. Numbers are in `syscalls`; the filter is classic BPF (seccomp(2), linux/filter.h).
 """
-
-import ctypes
-import errno
-import struct
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
-
-from enclave.sandbox import linux
-from enclave.sandbox.syscalls import NUMBERS
-
-ALLOWED: Final = frozenset(
-    # files and directories
-    """
-    access chdir chmod chown close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64
-    fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl fdatasync fgetxattr flistxattr flock fremovexattr
-    fsetxattr fstat fstatfs fsync ftruncate futimesat getcwd getdents getdents64 getxattr inotify_add_watch
-    inotify_init inotify_init1 inotify_rm_watch lchown lgetxattr link linkat listxattr llistxattr lremovexattr lseek
-    lsetxattr lstat mkdir mkdirat mknod mknodat newfstatat open openat openat2 pread64 preadv preadv2 pwrite64 pwritev pwritev2 read
-    readahead readlink readlinkat readv removexattr rename renameat renameat2 rmdir sendfile setxattr splice stat statfs
-    statx symlink symlinkat sync sync_file_range syncfs tee truncate umask unlink unlinkat utime utimensat utimes
-    write writev
+    """ # = ALLOWED: Final Mapping, NUMBERS Sequence access and chdir chmod chown close close_range
+    collections.abc copy_file_range creat ctypes dataclass dataclasses directories dup dup2 dup3 enclave.sandbox
+    enclave.sandbox.syscalls errno faccessat faccessat2 fadvise64 fallocate fchdir fchmod fchmodat fchmodat2
+    fchown fchownat fcntl fdatasync fgetxattr files flistxattr flock fremovexattr from frozenset( fsetxattr
+    fstat fstatfs fsync ftruncate futimesat getcwd getdents getdents64 getxattr import inotify_add_watch
+    inotify_init inotify_init1 inotify_rm_watch lchown lgetxattr link linkat linux listxattr llistxattr
+    lremovexattr lseek lsetxattr lstat mkdir mkdirat mknod mknodat newfstatat open openat openat2 pread64 preadv
+    preadv2 pwrite64 pwritev pwritev2 read readahead readlink readlinkat readv removexattr rename renameat
+    renameat2 rmdir sendfile setxattr splice stat statfs statx struct symlink symlinkat sync sync_file_range
+    syncfs tee truncate typing umask unlink unlinkat utime utimensat utimes write writev
     """.split()
     # memory
     + """
-    brk madvise membarrier memfd_create mincore mlock mlock2 mlockall mmap mprotect mremap msync munlock munlockall
-    munmap pkey_alloc pkey_free pkey_mprotect
+    brk madvise membarrier memfd_create mincore mlock mlock2 mlockall mmap mprotect mremap msync munlock
+    munlockall munmap pkey_alloc pkey_free pkey_mprotect
     """.split()
     # processes, signals, time
     + """
-    alarm arch_prctl clock_getres clock_gettime clock_nanosleep execve execveat exit exit_group fork futex
-    futex_waitv get_robust_list getcpu getegid geteuid getgid getgroups getitimer getpgid getpgrp getpid getppid getpriority
-    getrandom getresgid getresuid getrlimit getrusage getsid gettid gettimeofday getuid ioprio_get kill nanosleep pause
-    pidfd_open pidfd_send_signal prlimit64 restart_syscall rseq rt_sigaction rt_sigpending rt_sigprocmask
-    rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_tgsigqueueinfo sched_get_priority_max
-    sched_get_priority_min sched_getaffinity sched_getattr sched_getparam sched_getscheduler sched_rr_get_interval
-    sched_setaffinity sched_yield set_robust_list set_tid_address setfsgid setfsuid setgid setgroups setitimer setpgid
-    setpriority setregid setresgid setresuid setreuid setrlimit setsid setuid sigaltstack sysinfo tgkill time
-    timer_create timer_delete timer_getoverrun timer_gettime timer_settime times tkill uname vfork wait4 waitid capget
+    alarm arch_prctl capget clock_getres clock_gettime clock_nanosleep execve execveat exit exit_group fork
+    futex futex_waitv get_robust_list getcpu getegid geteuid getgid getgroups getitimer getpgid getpgrp getpid
+    getppid getpriority getrandom getresgid getresuid getrlimit getrusage getsid gettid gettimeofday getuid
+    ioprio_get kill nanosleep pause pidfd_open pidfd_send_signal prlimit64 restart_syscall rseq rt_sigaction
+    rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_tgsigqueueinfo
+    sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getattr sched_getparam
+    sched_getscheduler sched_rr_get_interval sched_setaffinity sched_yield set_robust_list set_tid_address
+    setfsgid setfsuid setgid setgroups setitimer setpgid setpriority setregid setresgid setresuid setreuid
+    setrlimit setsid setuid sigaltstack sysinfo tgkill time timer_create timer_delete timer_getoverrun
+    timer_gettime timer_settime times tkill uname vfork wait4 waitid
     """.split()
     # waiting
     + """
-    epoll_create epoll_create1 epoll_ctl epoll_ctl_old epoll_pwait epoll_pwait2 epoll_wait eventfd eventfd2 pipe pipe2
-    poll ppoll pselect6 select signalfd signalfd4 timerfd_create timerfd_gettime timerfd_settime
+    epoll_create epoll_create1 epoll_ctl epoll_ctl_old epoll_pwait epoll_pwait2 epoll_wait eventfd eventfd2 pipe
+    pipe2 poll ppoll pselect6 select signalfd signalfd4 timerfd_create timerfd_gettime timerfd_settime
     """.split()
     # sockets: what may be created is decided in CONDITIONAL
     + """
-    accept accept4 bind connect getpeername getsockname getsockopt listen recvfrom recvmmsg recvmsg sendmmsg sendmsg
-    sendto setsockopt shutdown
+    accept accept4 bind connect getpeername getsockname getsockopt listen recvfrom recvmmsg recvmsg sendmmsg
+    sendmsg sendto setsockopt shutdown
     """.split()
     # System V IPC, in a namespace of its own
     + "msgctl msgget msgrcv msgsnd semctl semget semop semtimedop shmat shmctl shmdt shmget".split()

@@ -1,9 +1,9 @@
 """The local backend: sessions in, launcher orders out, reports back to whoever waits."""
 
 import asyncio
+import contextlib
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +13,7 @@ from enclave.backends.local.connection import Connection, Report
 from enclave.backends.local.workload import LocalWorkload
 from enclave.contracts.errors import Unavailable
 from enclave.contracts.policy import Guarantee, Language, SessionLimits
-from enclave.sandbox import cgroup, init, wire
+from enclave.sandbox import init, wire
 
 MIB: Final = 1024 * 1024
 _WARM: Final = {Language.PYTHON: 16, Language.NODE: 2}
@@ -32,6 +32,8 @@ _ENFORCED: Final = frozenset(
         Guarantee.PYTHON,
     }
 )
+
+_BY_CGROUP: Final = frozenset({Guarantee.MEMORY_LIMIT, Guarantee.CPU_BUDGET, Guarantee.CPU_RATE, Guarantee.PIDS_LIMIT})
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +72,7 @@ class LocalBackend:
     def __init__(self, *, home: Path, pool: int | None = None) -> None:
         self._home = home
         self._warm = {**_WARM, **({Language.PYTHON: pool} if pool is not None else {})}
-        self._instance = f"{os.getpid()}-{os.urandom(4).hex()}"
+        self._instance = machine.instance_name()
         self._connection: Connection | None = None
         self._live: dict[str, LocalSandbox] = {}
         self._guarantees: frozenset[Guarantee] = frozenset()
@@ -86,12 +88,18 @@ class LocalBackend:
         return machine.checks()
 
     async def start(self) -> None:
-        """Start the launcher. Raises Unavailable, saying what is missing."""
+        """Start the launcher. Where it cannot stand, the reason is logged and the guarantees say what is missing."""
         node = await asyncio.to_thread(machine.node)
         self._interpreter = await asyncio.to_thread(machine.python)
         self._order = self._configuration(node)
-        self._connection = await self._connect()
-        self._guarantees = _ENFORCED | ({Guarantee.NODE} if node else frozenset())
+        machine.remove_instances()
+        try:
+            self._connection = await self._connect()
+        except Unavailable as error:
+            log.error("%s", error)
+            self._guarantees = _ENFORCED - (_BY_CGROUP if machine.lacks_cgroups() else _ENFORCED)
+        else:
+            self._guarantees = _ENFORCED | ({Guarantee.NODE} if node else frozenset())
 
     async def close(self) -> None:
         """End every sandbox and the launcher, and remove what they used."""
@@ -101,7 +109,7 @@ class LocalBackend:
         if held is not None:
             await held.close()
         self._lose_all("the platform is shutting down")
-        cgroup.remove_instance(machine.cgroup_mounts(), self._instance)
+        machine.remove_instances(named=self._instance)
 
     def healthy(self) -> bool:
         """Whether the launcher stands."""
@@ -132,7 +140,9 @@ class LocalBackend:
         """Have the launcher end a session; False when it has no sandbox."""
         if session_id not in self._live or self._connection is None:
             return False
-        self._connection.send(wire.Kill(session_id))
+        # A launcher that cannot take the order is dead, and then its end is reported for all.
+        with contextlib.suppress(Unavailable):
+            self._connection.send(wire.Kill(session_id))
         return True
 
     # -- reports ---------------------------------------------------------------------------------------------------

@@ -64,6 +64,21 @@ def cgroup_mounts() -> cgroup.Mounts:
     return cgroup.read_mounts(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
 
 
+def instance_name() -> str:
+    """A name for what one launcher of this process makes in the cgroup file systems."""
+    return f"{os.getpid()}-{os.urandom(4).hex()}"
+
+
+def remove_instances(*, named: str | None = None) -> None:
+    """Remove the cgroups that launchers left: the one `named`, and those of processes that are no more."""
+
+    def kept(instance: str) -> bool:
+        owner = instance.partition("-")[0]
+        return instance != named and os.path.exists(f"/proc/{owner}")
+
+    cgroup.remove_instances(cgroup_mounts(), unless=kept)
+
+
 def checks() -> tuple[Check, ...]:
     """Each control by name: whether this machine gives it, and the mend where it does not."""
     return tuple(examine() for examine in _EXAMINATIONS)
@@ -81,22 +96,27 @@ def _namespaces() -> Check:
     code = "import ctypes,sys; sys.exit(ctypes.CDLL(None).unshare(int(sys.argv[1])) != 0)"
     flags = str(0x6E020000 if privileged else 0x7E020000)
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code, flags], check=False)  # noqa: S603
-    mend = "run as root, or allow user namespaces: sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000"
+    mend = "run as root, or: sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000"
     detail = "user, pid, mount, net, ipc, uts, cgroup" + ("" if privileged else " (without root)")
     return Check("namespaces", done.returncode == 0, detail, mend)
 
 
 def _cgroups() -> Check:
-    mounts = cgroup_mounts()
+    name = instance_name()
     mend = "run as root, or delegate a cgroup: systemd-run --user --scope -p Delegate=yes enclave serve"
     try:
-        hierarchy = cgroup.open_hierarchy(mounts, "probe")
+        hierarchy = cgroup.open_hierarchy(cgroup_mounts(), name)
     except OSError as error:
         return Check("cgroups", False, str(error), mend)
     version = hierarchy.flavour.version
     hierarchy.close()
-    cgroup.remove_instance(mounts, "probe")
+    remove_instances(named=name)
     return Check("cgroups", True, f"v{version}: memory, pids, cpu", mend)
+
+
+def lacks_cgroups() -> bool:
+    """Whether it is for want of a cgroup that no sandbox can be made."""
+    return not _cgroups().holds
 
 
 def _seccomp() -> Check:

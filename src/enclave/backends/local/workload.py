@@ -143,7 +143,7 @@ class LocalWorkload:
 
     def _settle(self) -> None:
         for drain in self._drains:
-            _repeat(lambda drain=drain: self._pump(drain))  # type: ignore[misc]
+            _repeat(lambda drain=drain: self._pump(drain))
             self._loop.remove_reader(drain.fd)
             os.close(drain.fd)
         if self._channel_fd >= 0:
