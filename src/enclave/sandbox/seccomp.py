@@ -5,16 +5,28 @@ An allowlist: what is not named gets EPERM, which ordinary programs survive. Thr
 a call whose arguments a filter can see. Calls of a foreign ABI (32-bit, x32) kill the process: only an exploit makes
 them. Numbers are in `syscalls`; the filter is classic BPF (seccomp(2), linux/filter.h).
 """
-    """ # = ALLOWED: Final Mapping, NUMBERS Sequence access and chdir chmod chown close close_range
-    collections.abc copy_file_range creat ctypes dataclass dataclasses directories dup dup2 dup3 enclave.sandbox
-    enclave.sandbox.syscalls errno faccessat faccessat2 fadvise64 fallocate fchdir fchmod fchmodat fchmodat2
-    fchown fchownat fcntl fdatasync fgetxattr files flistxattr flock fremovexattr from frozenset( fsetxattr
-    fstat fstatfs fsync ftruncate futimesat getcwd getdents getdents64 getxattr import inotify_add_watch
-    inotify_init inotify_init1 inotify_rm_watch lchown lgetxattr link linkat linux listxattr llistxattr
-    lremovexattr lseek lsetxattr lstat mkdir mkdirat mknod mknodat newfstatat open openat openat2 pread64 preadv
-    preadv2 pwrite64 pwritev pwritev2 read readahead readlink readlinkat readv removexattr rename renameat
-    renameat2 rmdir sendfile setxattr splice stat statfs statx struct symlink symlinkat sync sync_file_range
-    syncfs tee truncate typing umask unlink unlinkat utime utimensat utimes write writev
+
+import ctypes
+import errno
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from enclave.sandbox import linux
+from enclave.sandbox.syscalls import NUMBERS
+
+ALLOWED: Final = frozenset(
+    # files and directories
+    """
+    access chdir chmod chown close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2
+    fadvise64 fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl fdatasync fgetxattr flistxattr
+    flock fremovexattr fsetxattr fstat fstatfs fsync ftruncate futimesat getcwd getdents getdents64 getxattr
+    inotify_add_watch inotify_init inotify_init1 inotify_rm_watch lchown lgetxattr link linkat listxattr
+    llistxattr lremovexattr lseek lsetxattr lstat mkdir mkdirat mknod mknodat newfstatat open openat openat2
+    pread64 preadv preadv2 pwrite64 pwritev pwritev2 read readahead readlink readlinkat readv removexattr rename
+    renameat renameat2 rmdir sendfile setxattr splice stat statfs statx symlink symlinkat sync sync_file_range
+    syncfs tee truncate umask unlink unlinkat utime utimensat utimes write writev
     """.split()
     # memory
     + """
