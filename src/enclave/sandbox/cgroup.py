@@ -146,10 +146,13 @@ class Group:
         """Put bounds in force; those already in force are not written again."""
         if bounds == self._bounds:
             return
-        before = set(self._hierarchy.flavour.limits(self._bounds)) if self._bounds else set()
-        for controller, file, value in self._hierarchy.flavour.limits(bounds):
-            if (controller, file, value) not in before:
-                self._write(controller, file, value)
+        before = self._hierarchy.flavour.limits(self._bounds) if self._bounds else ()
+        changed = [write for write in self._hierarchy.flavour.limits(bounds) if write not in before]
+        if self._bounds is not None and bounds.memory_bytes > self._bounds.memory_bytes:
+            # v1: memory must never be above memory plus swap, not even for a moment.
+            changed.reverse()
+        for controller, file, value in changed:
+            self._write(controller, file, value)
         self._bounds = bounds
 
     def entrances(self) -> list[int]:

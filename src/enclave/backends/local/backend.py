@@ -174,9 +174,9 @@ class LocalBackend:
 
     def _on_end(self) -> None:
         log.error("the sandbox launcher ended; its sessions are lost, and it is being restarted")
-        self._connection = None
+        dead, self._connection = self._connection, None
         self._lose_all("the sandbox launcher ended")
-        self._restart = asyncio.get_running_loop().create_task(self._start_again())
+        self._restart = asyncio.get_running_loop().create_task(self._start_again(dead))
 
     def _lose_all(self, why: str) -> None:
         for session_id, sandbox in list(self._live.items()):
@@ -185,7 +185,9 @@ class LocalBackend:
             sandbox.workload.lose(why)
             self._forget(session_id)
 
-    async def _start_again(self) -> None:
+    async def _start_again(self, dead: Connection | None) -> None:
+        if dead is not None:
+            await dead.close()
         for pause in (*_RESTART_SECONDS, *[_RESTART_SECONDS[-1]] * 1000):
             await asyncio.sleep(pause)
             try:

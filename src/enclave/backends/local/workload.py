@@ -81,9 +81,9 @@ class LocalWorkload:
 
     def end(self, report: Mapping[str, Any]) -> None:
         """The launcher reported how it ended: take what is left, and close."""
-        self._settle()
+        dropped = {drain.stream for drain in self._settle() if drain.dropped}
         value, value_error = self._channel.close()
-        self._resolve(_to_exit(report, value, value_error, {d.stream for d in self._drains if d.dropped}))
+        self._resolve(_to_exit(report, value, value_error, dropped))
 
     def lose(self, why: str) -> None:
         """Nobody will report any more."""
@@ -141,8 +141,9 @@ class LocalWorkload:
         self._channel.feed(data)
         return True
 
-    def _settle(self) -> None:
-        for drain in self._drains:
+    def _settle(self) -> list[Drain]:
+        settled = self._drains
+        for drain in settled:
             _repeat(lambda drain=drain: self._pump(drain))
             self._loop.remove_reader(drain.fd)
             os.close(drain.fd)
@@ -151,6 +152,7 @@ class LocalWorkload:
             self._loop.remove_reader(self._channel_fd)
             os.close(self._channel_fd)
         self._drains, self._channel_fd = [], -1
+        return settled
 
 
 def _repeat(step: Any) -> None:

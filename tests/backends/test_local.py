@@ -1,0 +1,224 @@
+"""The local backend on the real kernel: what a program sees, how it ends, and what is left."""
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from enclave.backends.base import SandboxLost
+from enclave.backends.local import LocalBackend, machine
+from enclave.contracts.sessions import KillReason
+from tests.backends.conftest import Run, RunProgram, run_in, spec
+
+pytestmark = pytest.mark.anyio
+PYTHON_AND_NODE = pytest.mark.parametrize("language", ["python", pytest.param("node", marks=pytest.mark.node)])
+
+
+@pytest.fixture(autouse=True)
+def _node(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("node") and machine.node() is None:
+        pytest.skip("Node.js is not installed")
+
+
+def outcome(run: Run) -> tuple[int | None, int | None, KillReason | None]:
+    return run.exit.code, run.exit.signal, run.exit.kill_reason
+
+
+async def test_a_clean_program_prints_and_returns(run: RunProgram) -> None:
+    done = await run("print('hi'); enclave.result({'ok': True})")
+
+    assert (done.stdout, done.stderr, done.exit.value) == (b"hi\n", b"", b'{"ok":true}')
+    assert outcome(done) == (0, None, None)
+
+
+@pytest.mark.node
+async def test_a_clean_node_program_prints_and_returns(run: RunProgram) -> None:
+    done = await run("console.log('hi'); enclave.result({ok: true})", language="node")
+
+    assert (done.stdout, done.stderr, done.exit.value) == (b"hi\n", b"", b'{"ok":true}')
+    assert outcome(done) == (0, None, None)
+
+
+@pytest.mark.node
+async def test_node_takes_modules_as_well_as_scripts(run: RunProgram) -> None:
+    module = await run(
+        "import fs from 'fs'; console.log(await Promise.resolve(typeof fs.readFileSync))", language="node"
+    )
+    script = await run("const fs = require('fs'); console.log(require.main === module)", language="node")
+
+    assert (module.stdout, script.stdout) == (b"function\n", b"true\n")
+
+
+ENDINGS = [
+    ("import sys; sys.exit(137)", (137, None, None)),
+    ("import sys; sys.exit('no')", (1, None, None)),
+    ("exit_code = 1 / 0", (1, None, None)),
+    ("this is not python", (1, None, None)),
+    ("import os; os.kill(os.getpid(), 9)", (137, 9, None)),
+    ("import os; os.kill(os.getpid(), 15)", (143, 15, None)),
+    ("import os; os.abort()", (134, 6, None)),
+    ("import ctypes; ctypes.string_at(0)", (139, 11, None)),
+    ("import os; os.closerange(0, 4096)", (0, None, None)),
+    ("import os, time\nif os.fork(): os._exit(3)\ntime.sleep(60)", (3, None, None)),
+    ("import os, signal\nsignal.signal(15, signal.SIG_IGN)\nos.kill(os.getpid(), 15)", (0, None, None)),
+    (
+        "import threading, time\nthreading.Thread(target=lambda: (time.sleep(.05), print('late'))).start()",
+        (0, None, None),
+    ),
+]
+
+
+@pytest.mark.parametrize(("code", "expected"), ENDINGS, ids=[code[:40] for code, _ in ENDINGS])
+async def test_every_ending_has_its_own_exit(run: RunProgram, code: str, expected: tuple[object, ...]) -> None:
+    assert outcome(await run(code)) == expected
+
+
+KILLS = [
+    ("x = []\nwhile True: x.append(bytearray(1 << 20))", {"memory_mib": 64}, KillReason.MEMORY_EXCEEDED),
+    ("f = open('/tmp/f', 'wb')\nwhile True: f.write(b'x' * 65536)", {"memory_mib": 32}, KillReason.MEMORY_EXCEEDED),
+    (
+        "import os\nif not os.fork():\n x = []\n while True: x.append(bytearray(1 << 20))\nos.wait()\nimport time; time.sleep(60)",
+        {"memory_mib": 64},
+        KillReason.MEMORY_EXCEEDED,
+    ),
+    ("import os\nwhile True: os.fork()", {}, KillReason.PIDS_EXCEEDED),
+    ("import os\ntry:\n while True: os.fork()\nexcept OSError: os._exit(0)", {"pids": 8}, KillReason.PIDS_EXCEEDED),
+    ("while True: pass", {"cpu_seconds": 0.3}, KillReason.CPU_EXCEEDED),
+    ("import os\nfor _ in range(3): os.fork()\nwhile True: pass", {"cpu_seconds": 0.5}, KillReason.CPU_EXCEEDED),
+    ("import time; time.sleep(60)", {"wall_clock_seconds": 0.3}, KillReason.WALL_CLOCK_EXCEEDED),
+    ("import os, signal; os.kill(os.getpid(), signal.SIGSTOP)", {"wall_clock_seconds": 0.3}, KillReason.WALL_CLOCK_EXCEEDED),
+    (
+        "import os, signal, time\nfor s in range(1, 32):\n try: signal.signal(s, signal.SIG_IGN)\n except Exception: pass\n"
+        "os.setsid() if os.fork() == 0 else None\ntime.sleep(60)",
+        {"wall_clock_seconds": 0.3},
+        KillReason.WALL_CLOCK_EXCEEDED,
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "limits", "reason"), KILLS, ids=[f"{k[2]}-{i}" for i, k in enumerate(KILLS)])
+async def test_every_limit_kills_with_its_own_reason(
+    run: RunProgram, code: str, limits: dict[str, float], reason: KillReason
+) -> None:
+    assert outcome(await run(code, **limits)) == (None, None, reason)
+
+
+async def test_output_is_kept_up_to_the_limit_and_the_program_goes_on(run: RunProgram) -> None:
+    code = "import sys\nfor _ in range(300): sys.stdout.write('x' * 65536)\nprint('still here', file=sys.stderr)"
+
+    done = await run(code, output_kib=64)
+
+    assert (len(done.stdout), done.stderr, done.exit.code) == (64 * 1024, b"still here\n", 0)
+    assert done.exit.output_dropped == {"stdout"}
+
+
+async def test_a_disk_limit_is_an_ordinary_error_inside(run: RunProgram) -> None:
+    done = await run("try: open('f', 'wb').write(b'x' * (9 << 20))\nexcept OSError as e: print(e.errno)", disk_mib=8)
+
+    assert done.stdout == b"28\n"
+
+
+async def test_a_byte_printed_is_seen_before_the_program_ends(backend: LocalBackend) -> None:
+    sandbox = await backend.launch(spec())
+    workload = await sandbox.run("import time\nprint('x', end='')\ntime.sleep(60)")
+
+    first = await anext(aiter(workload.output()))
+    await sandbox.teardown()
+
+    assert first.data == b"x"
+
+
+async def test_a_hundred_megabyte_result_is_refused_inside_and_out(run: RunProgram) -> None:
+    polite = await run("enclave.result('x' * (100 << 20))", memory_mib=512)
+    rude = await run("import os\nos.write(5, (100 << 20).to_bytes(4, 'little'))\nos.write(5, b'x' * 50000)")
+
+    assert (polite.exit.value, polite.exit.code) == (None, 1)
+    assert (rude.exit.value, rude.exit.value_error) == (
+        None,
+        f"the value is {100 << 20} bytes of JSON; at most {1 << 20} are taken",
+    )
+
+
+LOOK_AROUND = """
+import os, json, socket
+def is_open(fd):
+    try: return bool(os.fstat(fd))
+    except OSError: return False
+enclave.result({
+    "environment": sorted(os.environ), "descriptors": [fd for fd in range(64) if is_open(fd)],
+    "pid": os.getpid(), "ids": os.getresuid() + os.getresgid(), "root": sorted(os.listdir("/")), "cwd": os.getcwd(),
+    "host": socket.gethostname(),
+    "processes": sorted(p for p in os.listdir("/proc") if p.isdigit()),
+    "capabilities": [line for line in open("/proc/self/status") if line.startswith("Cap")],
+    "groups": os.getgroups(), "files": os.listdir("/work"),
+})
+"""
+
+
+async def test_nothing_of_the_host_is_inside(run: RunProgram) -> None:
+    seen = json.loads((await run(LOOK_AROUND)).exit.value or b"null")
+
+    assert seen == {
+        "environment": ["ENCLAVE_SESSION_ID", "HOME", "LANG", "PATH", "TMPDIR", "USER"],
+        "descriptors": [0, 1, 2, 5],
+        "pid": 2,
+        "ids": [1000] * 6,
+        "root": sorted({"bin", "dev", "etc", "lib", "lib64", "opt", "proc", "sbin", "sys", "tmp", "usr", "var", "work"} & set(seen["root"])),
+        "cwd": "/work",
+        "host": "sandbox",
+        "processes": ["1", "2"],
+        "capabilities": [f"Cap{kind}:\t{'0' * 16}\n" for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")],
+        "groups": [],
+        "files": ["main.py"],
+    }  # fmt: skip
+
+
+async def test_two_sandboxes_draw_different_numbers(run: RunProgram) -> None:
+    code = "import random, uuid, os\nenclave.result([random.random(), str(uuid.uuid4()), os.urandom(8).hex()])"
+
+    drawn = [json.loads((await run(code)).exit.value or b"[]") for _ in range(4)]
+
+    assert len({value for row in drawn for value in row}) == 12
+
+
+async def test_a_teardown_stops_what_runs_and_is_idempotent(backend: LocalBackend) -> None:
+    sandbox = await backend.launch(spec())
+    workload = await sandbox.run("import time\ntime.sleep(60)")
+
+    await sandbox.teardown()
+    await sandbox.teardown()
+
+    assert outcome(Run(await workload.wait(), b"", b"")) == (None, None, None)
+    assert await backend.live() == frozenset()
+
+
+def mine(backend: LocalBackend) -> list[Path]:
+    return [path for path in Path("/sys/fs/cgroup").glob(f"**/enclave/{backend._instance}/*") if path.is_dir()]
+
+
+async def test_nothing_is_left_of_many_sessions(backend: LocalBackend) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    programs = ["print(1)", "import os\nwhile True: os.fork()", "import time; time.sleep(60)", "1/0"]
+
+    await asyncio.gather(*[run_in(backend, code, wall_clock_seconds=0.5) for code in programs * 5])
+
+    assert await backend.live() == frozenset()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_launcher_that_is_killed_loses_its_sessions_loudly_and_is_replaced(backend: LocalBackend) -> None:
+    sandbox = await backend.launch(spec())
+    workload = await sandbox.run("import time\ntime.sleep(60)")
+    assert backend._connection is not None
+
+    os.kill(backend._connection._process.pid, signal.SIGKILL)
+
+    with pytest.raises(SandboxLost):
+        await workload.wait()
+    await sandbox.teardown()
+    assert backend._restart is not None
+    await backend._restart
+    assert (await run_in(backend, "print('again')")).stdout == b"again\n"

@@ -1,0 +1,103 @@
+"""The filter, run instruction by instruction against the table it was made from."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from enclave.sandbox import linux, seccomp
+from enclave.sandbox.syscalls import NUMBERS
+
+ALLOW, KILL = 0x7FFF0000, 0x80000000
+MACHINES = ("x86_64", "aarch64")
+
+
+def judge(machine: str, number: int, arguments: tuple[int, ...] = (0,) * 6, arch: int | None = None) -> int:
+    """What the kernel would do: an interpreter of the classic BPF that seccomp uses."""
+    words = {0: number, 4: seccomp.ARCHITECTURES[machine] if arch is None else arch}
+    words |= {16 + 8 * index: value & 0xFFFFFFFF for index, value in enumerate(arguments)}
+    program = seccomp.program(machine)
+    accumulator, at = 0, 0
+    while True:
+        code, yes, no, value = program[at]
+        at += 1
+        if code == 0x20:
+            accumulator = words[value]
+        elif code == 0x06:
+            return value
+        elif code == 0x05:
+            at += value
+        else:
+            holds = {0x15: accumulator == value, 0x35: accumulator >= value, 0x45: bool(accumulator & value)}[code]
+            at += yes if holds else no
+
+
+def number_of(machine: str, name: str) -> int | None:
+    return NUMBERS[name][MACHINES.index(machine)]
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_every_number_gets_the_verdict_of_its_table(machine: str) -> None:
+    conditional = {number_of(machine, name) for name in seccomp.CONDITIONAL}
+    expected = {number: seccomp.EPERM for number in range(600)}
+    expected |= {n: ALLOW for name in seccomp.ALLOWED if (n := number_of(machine, name)) is not None}
+    expected |= {n: seccomp.ENOSYS for name in seccomp.ABSENT if (n := number_of(machine, name)) is not None}
+
+    actual = {number: judge(machine, number) for number in range(600) if number not in conditional}
+
+    assert {n: v for n, v in expected.items() if n not in conditional} == actual
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_foreign_architecture_is_killed(machine: str) -> None:
+    assert judge(machine, 0, arch=0x40000003) == KILL
+
+
+def test_an_x32_call_is_killed() -> None:
+    assert judge("x86_64", 0x40000000) == KILL
+    assert judge("x86_64", 0x40000000 | 520) == KILL
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("family", range(64))
+def test_only_unix_and_internet_sockets_are_made(machine: str, family: int) -> None:
+    number = number_of(machine, "socket")
+    assert number is not None
+
+    verdict = judge(machine, number, (family, 1, 0, 0, 0, 0))
+
+    assert verdict == (ALLOW if family in (1, 2, 10) else seccomp.EPERM)
+
+
+NAMESPACE_FLAGS = [0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000]
+
+
+@given(st.sampled_from(NAMESPACE_FLAGS), st.integers(0, 0xFFFFFFFF))
+def test_no_clone_makes_a_namespace(flag: int, other: int) -> None:
+    number = number_of("x86_64", "clone")
+    assert number is not None
+
+    assert judge("x86_64", number, (other | flag, 0, 0, 0, 0, 0)) == seccomp.EPERM
+
+
+def test_threads_and_processes_are_cloned() -> None:
+    number = number_of("x86_64", "clone")
+    assert number is not None
+
+    assert judge("x86_64", number, (0x3D0F00, 0, 0, 0, 0, 0)) == ALLOW
+    assert judge("x86_64", number, (17, 0, 0, 0, 0, 0)) == ALLOW
+
+
+REFUSED = """
+    unshare setns mount umount2 pivot_root chroot bpf perf_event_open ptrace process_vm_readv process_vm_writev keyctl
+    add_key request_key userfaultfd kexec_load init_module finit_module delete_module open_by_handle_at swapon reboot
+    open_tree move_mount fsopen fsmount fspick mount_setattr quotactl acct syslog settimeofday clock_settime iopl ioperm
+""".split()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_only_an_exploit_needs_is_in_no_table(name: str) -> None:
+    assert name not in seccomp.ALLOWED | seccomp.CONDITIONAL.keys()
+
+
+def test_the_assembled_filter_fits_the_kernel() -> None:
+    assert len(seccomp.assemble(linux.MACHINE)) // 8 <= 4096
