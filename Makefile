@@ -1,0 +1,38 @@
+# Two commands need nothing before them: `make run` and `make test`.
+.PHONY: run test setup lint fix check bench contracts clean
+
+SERVER := .venv/.ready-server
+DEV := .venv/.ready-dev
+
+run: $(SERVER)  ## start the system, run examples/ through it, show each verdict
+	@.venv/bin/python examples/tour.py
+
+test: $(DEV)  ## everything, on the real kernel; what this machine cannot do is skipped by name
+	@scripts/test-needs
+	@.venv/bin/python -m pytest
+
+setup: $(SERVER)  ## only make .venv, with .venv/bin/enclave
+
+lint: $(DEV)  ## read only
+	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy
+
+fix: $(DEV)  ## the writing twin of lint
+	@.venv/bin/ruff check --fix . ; .venv/bin/ruff format .
+
+check: lint test  ## what a change must pass
+
+bench: $(DEV)  ## latency and throughput, as ratios beside bare interpreters
+	@.venv/bin/python bench/sessions.py
+
+contracts: $(DEV)  ## write contracts/ and the other checked-in snapshots anew
+	@UPDATE_SNAPSHOTS=1 .venv/bin/python -m pytest -q tests -k snapshot
+
+clean:
+	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(SERVER): pyproject.toml constraints.txt scripts/setup
+	@scripts/setup server
+
+$(DEV): pyproject.toml constraints.txt scripts/setup
+	@scripts/setup dev
+	@touch $(SERVER)
