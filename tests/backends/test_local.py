@@ -225,3 +225,32 @@ async def test_a_launcher_that_is_killed_loses_its_sessions_loudly_and_is_replac
     assert backend._restart is not None
     await backend._restart
     assert (await run_in(backend, "print('again')")).stdout == b"again\n"
+
+
+SCAN = """
+marker = bytes.fromhex("{reversed}")[::-1]
+found = []
+with open("/proc/self/mem", "rb") as memory, open("/proc/self/maps") as maps:
+    for line in list(maps):
+        span, access, *rest = line.split()
+        if "r" not in access or rest[-1] in ("[vvar]", "[vsyscall]", "[vvar_vclock]"):
+            continue
+        first, last = (int(end, 16) for end in span.split("-"))
+        memory.seek(first)
+        try:
+            found += [line] * memory.read(last - first).count(marker)
+        except OSError:
+            pass
+enclave.result(found)
+"""
+
+
+async def test_no_earlier_program_is_in_the_memory_of_a_later_one(run: RunProgram) -> None:
+    marker = os.urandom(12).hex()
+    scan = SCAN.format(reversed=marker.encode()[::-1].hex())
+    assert len(json.loads((await run(f"{scan}\nx = '{marker}'")).exit.value or b"")) > 0
+
+    for _ in range(8):
+        await run(f"secret = '{marker}'")
+
+    assert [(await run(scan)).exit.value for _ in range(8)] == [b"[]"] * 8

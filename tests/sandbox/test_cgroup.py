@@ -64,7 +64,7 @@ def test_v2_mount_and_own_group_are_found() -> None:
 
 
 def fake_v2(path: Path) -> Hierarchy:
-    return Hierarchy(V2, dict.fromkeys(("memory", "pids", "cpu"), os.open(path, os.O_RDONLY)))
+    return Hierarchy(V2, dict.fromkeys(("memory", "pids", "cpu"), os.open(path, os.O_RDONLY)), "test")
 
 
 FILES = {

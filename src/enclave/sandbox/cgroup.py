@@ -112,6 +112,7 @@ class Hierarchy:
 
     flavour: Flavour
     roots: Mapping[str, int]
+    instance: str
 
     def distinct(self) -> set[int]:
         """The descriptors of the directories, each once."""
@@ -124,6 +125,12 @@ class Hierarchy:
             os.mkdir(name, 0o755, dir_fd=root)
             made[root] = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
         return Group(self, name, {controller: made[root] for controller, root in self.roots.items()})
+
+    def remove(self) -> None:
+        """Remove the directories themselves, once every group in them is gone."""
+        for root in self.distinct():
+            with contextlib.suppress(OSError):
+                os.rmdir(f"../{self.instance}", dir_fd=root)
 
     def close(self) -> None:
         """Let go of the directories."""
@@ -261,10 +268,11 @@ def open_hierarchy(mounts: Mounts, instance: str) -> Hierarchy:
     """The directory `enclave/<instance>` in each hierarchy, made if need be. Raises OSError where that is refused."""
     if all(controller in mounts.v1 for controller in CONTROLLERS):
         paths = {controller: f"{mounts.v1[controller]}/{OURS}/{instance}" for controller in CONTROLLERS}
-        return Hierarchy(V1, _open_each(paths))
+        return Hierarchy(V1, _open_each(paths), instance)
     if mounts.v2 is None:
         raise FileNotFoundError("no cgroup file system with the memory, pids and cpu controllers is mounted")
-    return Hierarchy(V2, _open_each(dict.fromkeys(("memory", "pids", "cpu"), _delegate(mounts, instance))))
+    path = _delegate(mounts, instance)
+    return Hierarchy(V2, _open_each(dict.fromkeys(("memory", "pids", "cpu"), path)), instance)
 
 
 def _delegate(mounts: Mounts, instance: str) -> str:

@@ -131,7 +131,9 @@ def _start_loopback() -> None:
 
 def _limit() -> None:
     for which, bounds in RLIMITS:
-        resource.setrlimit(which, bounds)
+        most = resource.getrlimit(which)[1]
+        hard = bounds[1] if most == resource.RLIM_INFINITY else min(bounds[1], most)
+        resource.setrlimit(which, (min(bounds[0], hard), hard))
 
 
 def _drop_identity(uid: int | None) -> None:

@@ -9,6 +9,7 @@ import heapq
 import importlib
 import itertools
 import os
+import resource
 import select
 import signal
 import socket
@@ -25,6 +26,7 @@ _CPU_GRAIN_SECONDS: Final = 0.02
 _RETRY_SECONDS: Final = 0.002
 _BUILD_PAUSE_SECONDS: Final = 1.0
 _INIT_TASKS: Final = 1
+_FEW_TIMERS: Final = 64
 
 SHARED_MODULES: Final = tuple(
     "base64 bisect collections contextlib copy csv dataclasses datetime decimal enum fractions functools glob hashlib"
@@ -49,7 +51,7 @@ class Launcher:
         self._building: dict[str, int] = dict.fromkeys(shapes, 0)
         self._by_pid: dict[int, Slot] = {}
         self._by_session: dict[str, Slot] = {}
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timers: list[tuple[float, int, Slot, Callable[[], None]]] = []
         self._order = itertools.count()
         self._build_after = 0.0
         self._poll = select.epoll()
@@ -93,13 +95,16 @@ class Launcher:
             return max(0.0, self._build_after - time.monotonic())
         return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else -1
 
-    def _at(self, when: float, act: Callable[[], None]) -> None:
-        heapq.heappush(self._timers, (when, next(self._order), act))
+    def _at(self, when: float, about: Slot, act: Callable[[], None]) -> None:
+        heapq.heappush(self._timers, (when, next(self._order), about, act))
+        if len(self._timers) > 4 * len(self._by_pid) + _FEW_TIMERS:
+            self._timers = [timer for timer in self._timers if not timer[2].removed]
+            heapq.heapify(self._timers)
 
     def _fire_timers(self) -> None:
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now:
-            heapq.heappop(self._timers)[2]()
+            heapq.heappop(self._timers)[3]()
 
     # -- the pool --------------------------------------------------------------------------------------------------
 
@@ -138,9 +143,11 @@ class Launcher:
             self._alive = False
             return
         match wire.decode(data):
-            case wire.Run() as order:
+            case wire.Run() as order if fds:
                 self._start(order, fds[0])
                 os.close(fds[0])
+            case wire.Run() as order:
+                self._refuse(order, OSError("the launcher is out of descriptors"))
             case wire.Kill(id=session):
                 self._stop(session)
             case wire.Configure():
@@ -155,7 +162,7 @@ class Launcher:
         self._by_session[order.id] = chosen
         try:
             chosen.group.bound(cgroup.Bounds(order.memory_bytes, order.tasks + _INIT_TASKS, order.cpus))
-            chosen.begin(order.id, _read_all(payload))
+            chosen.begin(order.id, payload)
         except OSError as error:
             chosen.session, chosen.reported = order.id, True
             chosen.kill()
@@ -207,9 +214,9 @@ class Launcher:
 
     def _limit_time(self, live: Slot, order: wire.Run) -> None:
         live.cpu_budget = order.cpu_seconds
-        self._at(live.started_at + order.wall_seconds, lambda: self._on_deadline(live))
+        self._at(live.started_at + order.wall_seconds, live, lambda: self._on_deadline(live))
         first = max(_CPU_GRAIN_SECONDS, order.cpu_seconds / order.cpus)
-        self._at(live.started_at + first, self._cpu_check(live, order.cpus))
+        self._at(live.started_at + first, live, self._cpu_check(live, order.cpus))
 
     def _on_deadline(self, live: Slot) -> None:
         if not live.reported and not live.reaped:
@@ -223,7 +230,7 @@ class Launcher:
             if left <= 0:
                 self._exceed(live, "cpu_exceeded")
             else:
-                self._at(time.monotonic() + max(_CPU_GRAIN_SECONDS, left / cpus), look)
+                self._at(time.monotonic() + max(_CPU_GRAIN_SECONDS, left / cpus), live, look)
 
         return look
 
@@ -307,8 +314,9 @@ class Launcher:
 
     def _remove(self, dead: Slot) -> None:
         if not dead.group.remove():
-            self._at(time.monotonic() + _RETRY_SECONDS, lambda: self._remove(dead))
+            self._at(time.monotonic() + _RETRY_SECONDS, dead, lambda: self._remove(dead))
             return
+        dead.removed = True
         if dead.session is not None:
             del self._by_session[dead.session]
             wire.send_report(self._control, {"ev": "gone", "id": dead.session})
@@ -320,6 +328,7 @@ class Launcher:
             os.waitpid(left.pid, 0)
             while not left.group.remove():
                 time.sleep(_RETRY_SECONDS)
+        self._site.hierarchy.remove()
 
 
 def _bound_reached(live: Slot) -> str | None:
@@ -329,13 +338,11 @@ def _bound_reached(live: Slot) -> str | None:
     return "memory_exceeded" if account.out_of_memory else None
 
 
-def _read_all(fd: int) -> bytes:
-    return os.pread(fd, os.fstat(fd).st_size, 0)
-
-
 def main(control: socket.socket) -> None:
     """Be a launcher for whoever holds the other end of a SEQPACKET socket."""
     linux.prctl(linux.PR_SET_NAME, b"enclave-launch")
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     control.set_inheritable(False)
     importlib.invalidate_caches()
     for name in SHARED_MODULES:

@@ -50,12 +50,16 @@ class Ours:
         self.stdout = self.stderr = self.result = -1
         return given
 
-    def start(self, payload: bytes) -> None:
-        """Let the guest have a program: fill the memory file, then say how long it is."""
-        written = 0
-        while written < len(payload):
-            written += os.pwrite(self.payload, payload[written:], written)
-        os.write(self.go, len(payload).to_bytes(8, "little"))
+    def start(self, payload: int) -> None:
+        """Let the guest have the program in a memory file.
+
+        It is copied by the kernel: a program that passed through this process could be found in the memory of every
+        sandbox forked from it later.
+        """
+        size, sent = os.fstat(payload).st_size, 0
+        while sent < size:
+            sent += os.sendfile(self.payload, payload, sent, size - sent)
+        os.write(self.go, size.to_bytes(8, "little"))
         self._close("go", "payload")
 
     def close(self) -> None:
@@ -88,8 +92,9 @@ class Slot:
     alarms: list[int] = field(default_factory=list)
     reported: bool = False
     reaped: bool = False
+    removed: bool = False
 
-    def begin(self, session: str, payload: bytes) -> None:
+    def begin(self, session: str, payload: int) -> None:
         """Give it its program; the clock starts. A sandbox that has died meanwhile shows it by its status."""
         self.session = session
         self.cpu_before = self.group.cpu_seconds()

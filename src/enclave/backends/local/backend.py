@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import resource
 from pathlib import Path
 from typing import Final
 
@@ -89,6 +90,8 @@ class LocalBackend:
 
     async def start(self) -> None:
         """Start the launcher. Where it cannot stand, the reason is logged and the guarantees say what is missing."""
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         node = await asyncio.to_thread(machine.node)
         self._interpreter = await asyncio.to_thread(machine.python)
         self._order = self._configuration(node)
