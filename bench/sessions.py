@@ -150,7 +150,7 @@ def main() -> None:
         time.sleep(2)
         print(f"100 at once: all done in {together(credential, 100, 1) * 1000:.0f} ms")
         time.sleep(1)
-        node(caller, int(20 * scale))
+        node(Caller(credential), int(20 * scale))
 
 
 if __name__ == "__main__":

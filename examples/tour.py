@@ -19,6 +19,7 @@ from enclave.contracts.policy import RequestedLimits
 from enclave.contracts.sessions import CreateSessionRequest, Language, Session
 
 HERE = Path(__file__).parent
+MOST_LINES = 8
 BOLD, DIM, GREEN, RED, PLAIN = (
     ("\033[1m", "\033[2m", "\033[32m", "\033[31m", "\033[0m") if sys.stdout.isatty() else [""] * 5
 )
@@ -80,9 +81,10 @@ def visit(enclave: Enclave, stop: Stop) -> bool:
     handle = enclave.run(request)
     lines = 0
     for frame in handle.stream():
-        if isinstance(frame, StdoutFrame | StderrFrame) and lines < 20:
-            lines += frame.chunk.count("\n")
-            print("".join(f"  | {line}\n" for line in frame.chunk.splitlines()[:20]), end="", flush=True)
+        if isinstance(frame, StdoutFrame | StderrFrame) and lines < MOST_LINES:
+            shown = frame.chunk.splitlines()[: MOST_LINES - lines]
+            lines += len(shown)
+            print("".join(f"  | {line}\n" for line in shown), end="", flush=True)
     session = handle.refresh()
     as_expected = (session.kill_reason or session.phase) == stop.verdict
     print(f"  {GREEN if as_expected else RED}{'✓' if as_expected else '✗'} {show(session)}{PLAIN}")

@@ -1,7 +1,6 @@
 """Run code nobody has reviewed. `from enclave import Enclave, AsyncEnclave`."""
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # as type checkers read it; importing typing for it would be most of this import's time
 if TYPE_CHECKING:
     from enclave.sdk.client import AsyncEnclave, Enclave
 

@@ -198,8 +198,8 @@ async def test_a_teardown_stops_what_runs_and_is_idempotent(backend: LocalBacken
     assert await backend.live() == frozenset()
 
 
-def mine(backend: LocalBackend) -> list[Path]:
-    return [path for path in Path("/sys/fs/cgroup").glob(f"**/enclave/{backend._instance}/*") if path.is_dir()]
+def groups(backend: LocalBackend) -> set[str]:
+    return {path.name for path in Path("/sys/fs/cgroup").glob(f"**/enclave/{backend.instance}/*") if path.is_dir()}
 
 
 async def test_nothing_is_left_of_many_sessions(backend: LocalBackend) -> None:
@@ -210,6 +210,7 @@ async def test_nothing_is_left_of_many_sessions(backend: LocalBackend) -> None:
 
     assert await backend.live() == frozenset()
     assert len(os.listdir("/proc/self/fd")) == before
+    assert len(groups(backend)) <= 4, "only those of sandboxes that wait, and none that has run"
 
 
 async def test_a_launcher_that_is_killed_loses_its_sessions_loudly_and_is_replaced(backend: LocalBackend) -> None:

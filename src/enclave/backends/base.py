@@ -80,12 +80,16 @@ class Sandbox(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One control of this machine: whether it holds, and if not, why and what to do."""
+    """One control of this machine: whether it holds, and if not, why and what to do.
+
+    Without one that is not `essential` sessions still run contained, if they ask for nothing that it gives.
+    """
 
     name: str
     holds: bool
     detail: str
     mend: str = ""
+    essential: bool = True
 
 
 class Backend(Protocol):

@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import resource
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -73,7 +74,7 @@ class LocalBackend:
     def __init__(self, *, home: Path, pool: int | None = None) -> None:
         self._home = home
         self._warm = {**_WARM, **({Language.PYTHON: pool} if pool is not None else {})}
-        self._instance = machine.instance_name()
+        self._instances: list[str] = []
         self._connection: Connection | None = None
         self._live: dict[str, LocalSandbox] = {}
         self._guarantees: frozenset[Guarantee] = frozenset()
@@ -83,6 +84,11 @@ class LocalBackend:
     def guarantees(self) -> frozenset[Guarantee]:
         """What it enforces here; empty before `start`."""
         return self._guarantees
+
+    @property
+    def instance(self) -> str:
+        """The name of the present launcher's directory among the cgroups."""
+        return self._instances[-1]
 
     def probe(self) -> tuple[Check, ...]:
         """What this machine can enforce."""
@@ -112,7 +118,7 @@ class LocalBackend:
         if held is not None:
             await held.close()
         self._lose_all("the platform is shutting down")
-        machine.remove_instances(named=self._instance)
+        machine.remove_instances(named=self._instances)
 
     def healthy(self) -> bool:
         """Whether the launcher stands."""
@@ -191,6 +197,7 @@ class LocalBackend:
     async def _start_again(self, dead: Connection | None) -> None:
         if dead is not None:
             await dead.close()
+        machine.remove_instances(named=self._instances)
         for pause in (*_RESTART_SECONDS, *[_RESTART_SECONDS[-1]] * 1000):
             await asyncio.sleep(pause)
             try:
@@ -201,14 +208,17 @@ class LocalBackend:
                 return
 
     async def _connect(self) -> Connection:
-        started = await connection.start(self._interpreter.path, self._order)
+        # A name of its own for each launcher: what one that was killed leaves must not be in the way of the next.
+        self._instances.append(machine.instance_name())
+        order = replace(self._order, instance=self._instances[-1])
+        started = await connection.start(self._interpreter.path, order)
         started.listen(self._on_report, self._on_end)
         return started
 
     def _configuration(self, node: machine.Interpreter | None) -> wire.Configure:
         limits = SessionLimits()
         return wire.Configure(
-            instance=self._instance,
+            instance="",
             prefixes=[self._interpreter.prefix, *([node.prefix] if node else [])],
             commands={"python": [], **({"node": [node.path, machine.NODE_GUEST]} if node else {})},
             files={machine.NODE_GUEST: machine.node_guest()},

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -69,12 +69,12 @@ def instance_name() -> str:
     return f"{os.getpid()}-{os.urandom(4).hex()}"
 
 
-def remove_instances(*, named: str | None = None) -> None:
-    """Remove the cgroups that launchers left: the one `named`, and those of processes that are no more."""
+def remove_instances(*, named: Collection[str] = ()) -> None:
+    """Remove the cgroups that launchers left: those `named`, and those of processes that are no more."""
 
     def kept(instance: str) -> bool:
         owner = instance.partition("-")[0]
-        return instance != named and os.path.exists(f"/proc/{owner}")
+        return instance not in named and os.path.exists(f"/proc/{owner}")
 
     cgroup.remove_instances(cgroup_mounts(), unless=kept)
 
@@ -110,7 +110,7 @@ def _cgroups() -> Check:
         return Check("cgroups", False, str(error), mend)
     version = hierarchy.flavour.version
     hierarchy.close()
-    remove_instances(named=name)
+    remove_instances(named=[name])
     return Check("cgroups", True, f"v{version}: memory, pids, cpu", mend)
 
 
@@ -130,7 +130,7 @@ def _seccomp() -> Check:
 def _distinct_ids() -> Check:
     root = os.geteuid() == 0
     detail = "each sandbox has a host user id of its own" if root else "sandboxes share the host user id of the server"
-    return Check("distinct user ids", root, detail, "run as root")
+    return Check("distinct user ids", root, detail, "run as root", essential=False)
 
 
 def _python() -> Check:
@@ -140,7 +140,8 @@ def _python() -> Check:
 
 def _node() -> Check:
     found = node()
-    return Check("node", found is not None, found.path if found else "not installed", "apt-get install nodejs")
+    detail = found.path if found else "not installed"
+    return Check("node", found is not None, detail, "apt-get install nodejs", essential=False)
 
 
 _EXAMINATIONS: Final[tuple[Callable[[], Check], ...]] = (

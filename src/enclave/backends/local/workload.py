@@ -16,6 +16,8 @@ _SETTLE_READS: Final = 64
 """How often a pipe is read once its program has ended: more than a pipe holds, so that nothing written is lost, and
 bounded, so that a straggler that is being killed cannot keep us here."""
 
+_MOMENT_SECONDS: Final = 0.002
+
 Stream = Literal["stdout", "stderr"]
 
 
@@ -65,8 +67,9 @@ class LocalWorkload:
         self._drains: list[Drain] = []
         self._channel = ResultChannel()
         self._channel_fd = -1
-        self._chunks: deque[Output] = deque()
+        self._chunks: deque[tuple[Stream, bytearray]] = deque()
         self._wake: asyncio.Future[None] | None = None
+        self._gathering: asyncio.TimerHandle | None = None
         self._exit: asyncio.Future[Exit] = self._loop.create_future()
 
     def attach(self, stdout: int, stderr: int, result: int) -> None:
@@ -97,7 +100,8 @@ class LocalWorkload:
         """What it prints, until it is over."""
         while True:
             while self._chunks:
-                yield self._chunks.popleft()
+                stream, data = self._chunks.popleft()
+                yield Output(stream, bytes(data))
             if self._exit.done():
                 return
             self._wake = self._loop.create_future()
@@ -113,6 +117,9 @@ class LocalWorkload:
         self._awake()
 
     def _awake(self) -> None:
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
@@ -126,9 +133,17 @@ class LocalWorkload:
             self._loop.remove_reader(drain.fd)
             return False
         if data:
-            self._chunks.append(Output(drain.stream, data))
-            self._awake()
+            self._gather(drain.stream, data)
         return True
+
+    def _gather(self, stream: Stream, data: bytes) -> None:
+        # `print` writes a line and its end one after the other; what comes within a moment is one piece.
+        if self._chunks and self._chunks[-1][0] == stream:
+            self._chunks[-1][1].extend(data)
+        else:
+            self._chunks.append((stream, bytearray(data)))
+        if self._gathering is None:
+            self._gathering = self._loop.call_later(_MOMENT_SECONDS, self._awake)
 
     def _take_result(self) -> bool:
         try:

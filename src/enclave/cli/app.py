@@ -1,0 +1,182 @@
+"""The commands. Each is a few lines, and imports what it needs when it runs."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from enclave import __version__
+from enclave.cli.say import PLATFORM, complain, printable, refuse
+from enclave.contracts.errors import EnclaveError
+from enclave.contracts.policy import Language
+from enclave.contracts.sessions import Phase
+
+app = typer.Typer(
+    name="enclave",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="The session's id.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+LabelPairs = Annotated[list[str], typer.Option("--label", metavar="NAME=VALUE", help="A label; repeatable.")]
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line, and exit with its code."""
+    _make_encodable()
+    try:
+        app(args=args, prog_name="enclave")
+    except EnclaveError as error:
+        sys.exit(refuse(error))
+
+
+def _make_encodable() -> None:
+    # A terminal that cannot show a letter gets its number, not a traceback.
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"enclave {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Run code nobody has reviewed, in a sandbox, with nothing on the way out but what you allow."""
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="The address to listen on; 127.0.0.1 by default.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="The port; 8088 by default.")] = None,
+    home: Annotated[Path | None, typer.Option(help="Where data and keys are kept; ~/.enclave by default.")] = None,
+) -> None:
+    """Run an Enclave server on this machine, until Ctrl-C."""
+    from enclave.cli.reach import server_parts
+
+    with server_parts():
+        from enclave.cli.local import serve_until_stopped
+
+        serve_until_stopped(host=host, port=port, home=home)
+
+
+@app.command()
+def run(  # noqa: PLR0913  every option of a command is a parameter
+    file: Annotated[str | None, typer.Argument(metavar="FILE", help="The program; - is standard input.")] = None,
+    code: Annotated[str | None, typer.Option("-c", "--code", metavar="CODE", help="The program itself.")] = None,
+    language: Annotated[
+        Language | None, typer.Option(help="By default node for .js, .mjs and .cjs, else python.")
+    ] = None,
+    memory: Annotated[int | None, typer.Option(metavar="MIB", help="The most memory.")] = None,
+    wall: Annotated[float | None, typer.Option(metavar="SECONDS", help="The most time.")] = None,
+    allow: Annotated[
+        list[str], typer.Option(metavar="RULE", help="A host, *.host or CIDR it may connect to; repeatable.")
+    ] = [],  # noqa: B006  typer copies it
+    label: LabelPairs = [],  # noqa: B006
+    json: Json = False,
+) -> None:
+    """Run a program in a sandbox: its output as it comes, then the value it gave to enclave.result(), as JSON.
+
+    With no server running, and none named by ENCLAVE_BASE_URL, one is started for this program alone.
+
+    Exit codes: the program's own; 124 if it ran out of time; 137 if it was killed for another limit;
+    130 after Ctrl-C and 141 when nobody reads the output, which both stop the program;
+    2 for a request that is wrong; 70 when Enclave itself could not do it.
+    With --json, standard output is one JSON document, the session.
+    """
+    from enclave.cli.execute import execute, labels_of, language_of, source
+    from enclave.cli.reach import anywhere
+    from enclave.sdk.request import request_of
+
+    request = request_of(
+        source(file, code),
+        {
+            "language": language or language_of(file),
+            "limits": {
+                name: value for name, value in (("memoryMiB", memory), ("wallClockSeconds", wall)) if value is not None
+            },
+            "allow": allow,
+            "labels": labels_of(label),
+        },
+    )
+    with anywhere() as client:
+        raise typer.Exit(execute(client, request, json=json))
+
+
+@app.command()
+def sessions(
+    phase: Annotated[Phase | None, typer.Option(help="Only those in this phase.")] = None,
+    label: LabelPairs = [],  # noqa: B006  typer copies it
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    json: Json = False,
+) -> None:
+    """List sessions, newest first."""
+    from enclave.cli import show
+    from enclave.cli.execute import labels_of
+    from enclave.sdk.client import Enclave
+
+    with Enclave() as client:
+        found = client.list(phase=phase, labels=labels_of(label), limit=limit)
+        (show.document if json else show.sessions)(found)
+
+
+@app.command()
+def logs(
+    session_id: Id,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the session is over.")] = False,
+) -> None:
+    """Print what a session's program printed."""
+    from enclave.cli.execute import relay
+    from enclave.sdk.client import Enclave
+
+    with Enclave() as client:
+        if not follow and client.get(session_id).phase in (Phase.PENDING, Phase.RUNNING):
+            complain(f"error: {session_id} is not over; see what it prints with --follow")
+            raise typer.Exit(PLATFORM)
+        relay(client.stream(session_id))
+
+
+@app.command()
+def audit(session_id: Id, json: Json = False) -> None:
+    """Print a session's audit trail."""
+    from enclave.cli import show
+    from enclave.sdk.client import Enclave
+
+    with Enclave() as client:
+        (show.document if json else show.trail)(client.audit(session_id))
+
+
+@app.command()
+def rm(ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The sessions' ids.")]) -> None:
+    """Tear sessions down: stop what runs, and reclaim all that belongs to it."""
+    from enclave.sdk.client import Enclave
+
+    code = 0
+    with Enclave() as client:
+        for session_id in ids:
+            try:
+                print(printable(client.teardown(session_id).id))
+            except EnclaveError as error:
+                code = refuse(error)
+    raise typer.Exit(code)
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Say what this machine can enforce, and what to do about what it cannot. Exits with 1 if it can run nothing."""
+    from enclave.cli.reach import server_parts
+
+    with server_parts():
+        from enclave.cli.local import examine
+
+        raise typer.Exit(examine(json=json))

@@ -1,0 +1,113 @@
+"""`enclave run`: a program's output as it comes, then what became of it."""
+
+import os
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, TextIO
+
+import typer
+
+from enclave.cli.say import as_json, complain, printable
+from enclave.cli.verdict import exit_code, verdict
+from enclave.contracts.errors import Conflict, EnclaveError
+from enclave.contracts.frames import StderrFrame, StdoutFrame, StreamFrame
+from enclave.contracts.policy import Language
+from enclave.contracts.sessions import CreateSessionRequest
+from enclave.sdk.client import Enclave, SessionHandle
+
+INTERRUPTED: Final = 130
+BROKEN_PIPE: Final = 141
+
+_NODE_SUFFIXES: Final = frozenset({".js", ".mjs", ".cjs"})
+
+
+def execute(client: Enclave, request: CreateSessionRequest, *, json: bool) -> int:
+    """Run a program to its end, and answer with the exit code for what became of it."""
+    handle = client.run(request)
+    try:
+        return _documented(handle) if json else _watched(handle)
+    except KeyboardInterrupt:
+        _stop(handle)
+        return INTERRUPTED
+    except BrokenPipeError:
+        _stop(handle)
+        drop_stdout()
+        return BROKEN_PIPE
+
+
+def relay(frames: Iterable[StreamFrame]) -> bool:
+    """Pass on what the program prints, at once and as it is; answers whether its standard output ends within a line."""
+    within_line = False
+    for frame in frames:
+        match frame:
+            case StdoutFrame(chunk=chunk):
+                _write(sys.stdout, chunk)
+                within_line = not chunk.endswith("\n")
+            case StderrFrame(chunk=chunk):
+                _write(sys.stderr, chunk)
+    return within_line
+
+
+def drop_stdout() -> None:
+    """Nobody reads our standard output any more: let what is still in its buffer go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def source(file: str | None, code: str | None) -> str:
+    """The program text: the argument, the file's, or standard input's. Raises a usage error."""
+    if (file is None) == (code is None):
+        raise typer.BadParameter("give either a FILE or -c CODE")
+    if code is not None:
+        return code
+    try:
+        return (sys.stdin.buffer.read() if file == "-" else Path(str(file)).read_bytes()).decode()
+    except OSError as error:
+        raise typer.BadParameter(f"cannot read {printable(str(file))}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise typer.BadParameter(f"{printable(str(file))} is not UTF-8 text") from None
+
+
+def language_of(file: str | None) -> Language:
+    """The language a file's name stands for."""
+    return Language.NODE if Path(file or "").suffix in _NODE_SUFFIXES else Language.PYTHON
+
+
+def labels_of(pairs: list[str]) -> dict[str, str]:
+    """Labels from `name=value` arguments. Raises a usage error."""
+    split = [pair.partition("=") for pair in pairs]
+    if bad := [name for name, equals, _ in split if not (name and equals)]:
+        raise typer.BadParameter(f"a label looks like name=value, not {printable(bad[0])!r}")
+    return {name: value for name, _, value in split}
+
+
+def _watched(handle: SessionHandle) -> int:
+    with handle.stream() as frames:
+        within_line = relay(frames)
+    session = handle.refresh()
+    if session.result is not None and session.result.result is not None:
+        _write(sys.stdout, "\n" * within_line + as_json(session.result.result) + "\n")
+    for line in verdict(session):
+        complain(line)
+    return exit_code(session)
+
+
+def _documented(handle: SessionHandle) -> int:
+    # A session torn down by someone else has no result, and is still the document that was asked for.
+    with suppress(Conflict):
+        handle.result()
+    print(as_json(handle.session.model_dump(mode="json")), flush=True)
+    return exit_code(handle.session)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    stream.buffer.write(text.encode(errors="replace"))
+    stream.buffer.flush()
+
+
+def _stop(handle: SessionHandle) -> None:
+    with suppress(EnclaveError, KeyboardInterrupt):
+        handle.teardown()

@@ -1,0 +1,34 @@
+"""What we print ourselves: plain, on one line, and with nothing in it that a terminal would obey."""
+
+import json
+import sys
+
+from pydantic import JsonValue
+
+from enclave.contracts.errors import EnclaveError, InvalidRequest
+
+USAGE = 2
+PLATFORM = 70
+
+
+def printable(text: str) -> str:
+    """The text with everything that is not a visible character escaped: control codes, line breaks, direction marks."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def as_json(value: JsonValue) -> str:
+    """JSON of one line, in ASCII, so that no terminal can take any of it for a command."""
+    return json.dumps(value, ensure_ascii=True).replace("\x7f", "\\u007f")
+
+
+def complain(text: str) -> None:
+    """A line on standard error."""
+    print(printable(text), file=sys.stderr)
+
+
+def refuse(error: EnclaveError) -> int:
+    """Tell what went wrong, and answer with the exit code for it."""
+    complain(f"error: {error.detail}")
+    for problem in error.errors:
+        complain(f"  {problem.field}: {problem.message}")
+    return USAGE if isinstance(error, InvalidRequest) else PLATFORM

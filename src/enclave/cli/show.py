@@ -1,0 +1,105 @@
+"""Tables, for people: every cell is escaped, and none of it is markup."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Protocol
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from enclave.cli.say import as_json, printable
+from enclave.contracts.audit import AuditEvent
+from enclave.contracts.sessions import Session
+from enclave.contracts.wire import Wire
+
+_PIPE_WIDTH: Final = 10_000
+_STAMP: Final = frozenset({"ts", "org_id", "session_id", "actor", "seq", "previous", "digest", "type"})
+_STYLES: Final[Mapping[str, str]] = {"succeeded": "green", "failed": "red", "killed": "red", "running": "cyan"}
+
+
+class Check(Protocol):
+    """One control of this machine, as `enclave.system.diagnose` tells of it."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether this machine gives it."""
+
+    @property
+    def detail(self) -> str:
+        """What was found."""
+
+    @property
+    def mend(self) -> str:
+        """What to do where it does not hold."""
+
+
+def sessions(found: Iterable[Session]) -> None:
+    """A line for each session."""
+    _print(("SESSION", "PHASE", "LANGUAGE", "CREATED", "SECONDS", "LABELS"), [_session(session) for session in found])
+
+
+def trail(events: Iterable[AuditEvent]) -> None:
+    """A line for each event."""
+    _print(("SEQ", "TIME", "EVENT", "ACTOR", "DETAILS"), [_event(event) for event in events])
+
+
+def checks(found: Iterable[Check]) -> None:
+    """A line for each control, with what to do where one is missing."""
+    _print(("", "CONTROL", "DETAIL", "TO MEND IT"), [_check(check) for check in found])
+
+
+def document(values: Iterable[Wire]) -> None:
+    """The values as one JSON list."""
+    print(as_json([value.model_dump(mode="json") for value in values]))
+
+
+def _session(session: Session) -> Sequence[Text]:
+    phase = session.phase if session.kill_reason is None else f"{session.phase} ({session.kill_reason})"
+    labels = " ".join(f"{name}={value}" for name, value in session.labels.items())
+    created = f"{session.created_at:%Y-%m-%d %H:%M:%S}"
+    return (
+        _text(session.id),
+        _text(phase, _STYLES.get(session.phase, "")),
+        _text(session.language),
+        _text(created),
+        _text(_seconds(session)),
+        _text(labels),
+    )
+
+
+def _seconds(session: Session) -> str:
+    if session.started_at is None or session.finished_at is None:
+        return "-"
+    return f"{(session.finished_at - session.started_at).total_seconds():.3f}"
+
+
+def _event(event: AuditEvent) -> Sequence[Text]:
+    fields = event.model_dump(mode="json", by_alias=False, exclude=set(_STAMP))
+    details = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
+    moment = f"{event.ts:%Y-%m-%d %H:%M:%S.%f}"[:-3]
+    return (_text(str(event.seq)), _text(moment), _text(event.type), _text(event.actor), _text(details))
+
+
+def _check(check: Check) -> Sequence[Text]:
+    mark = _text("ok", "green") if check.holds else _text("no", "red")
+    return (mark, _text(check.name), _text(check.detail), _text("" if check.holds else check.mend))
+
+
+def _text(text: str, style: str = "") -> Text:
+    return Text(printable(text), style=style)
+
+
+def _print(heads: Sequence[str], rows: Iterable[Sequence[Text]]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in heads:
+        # What a person copies, an id above all, is never shortened.
+        table.add_column(head, overflow="fold", no_wrap=head in ("SESSION", "EVENT", "CONTROL"))
+    for row in rows:
+        table.add_row(*row)
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    Console(width=width, markup=False, highlight=False, emoji=False, soft_wrap=False).print(table)

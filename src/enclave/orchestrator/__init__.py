@@ -1,0 +1,1 @@
+"""The backend-agnostic life of sessions: creation, running, streaming, teardown."""

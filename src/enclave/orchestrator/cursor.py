@@ -1,0 +1,70 @@
+"""Opaque page cursors: where a list goes on."""
+
+import base64
+import re
+from collections.abc import Sequence
+from typing import Final, NoReturn, TypeVar
+
+from enclave.contracts.errors import FieldProblem, InvalidRequest
+
+MAX_PAGE: Final = 200
+"""The most items of one page."""
+
+_SESSION = re.compile(r"ses_[0-9a-z]{26}\Z")
+_SEQ = re.compile(r"[0-9]{1,18}\Z")
+
+T = TypeVar("T")
+
+
+def session_cursor(session_id: str) -> str:
+    """The cursor of the sessions older than this one."""
+    return _seal(f"s:{session_id}")
+
+
+def session_of(cursor: str | None) -> str | None:
+    """The session a cursor stands at; raises InvalidRequest."""
+    return _open(cursor, "s:", _SESSION) if cursor is not None else None
+
+
+def event_cursor(seq: int) -> str:
+    """The cursor of the events after this one."""
+    return _seal(f"e:{seq}")
+
+
+def seq_of(cursor: str | None) -> int:
+    """The event a cursor stands at; raises InvalidRequest."""
+    return int(_open(cursor, "e:", _SEQ)) if cursor is not None else 0
+
+
+def check_limit(limit: int) -> None:
+    """Raise InvalidRequest unless a page may have that many items."""
+    if not 1 <= limit <= MAX_PAGE:
+        raise InvalidRequest(
+            "a query parameter is out of bounds",
+            errors=(FieldProblem(field="limit", message=f"must be between 1 and {MAX_PAGE}"),),
+        )
+
+
+def cut(found: Sequence[T], limit: int) -> tuple[Sequence[T], T | None]:
+    """The page of what was found with a limit of one more, and its last item if there is more."""
+    return (found[:limit], found[limit - 1]) if len(found) > limit else (found, None)
+
+
+def _seal(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _open(cursor: str, kind: str, shape: re.Pattern[str]) -> str:
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except ValueError:
+        _refuse()
+    place = text.removeprefix(kind)
+    if place == text or not shape.match(place):
+        _refuse()
+    return place
+
+
+def _refuse() -> NoReturn:
+    message = "is not a cursor of this list; use a nextCursor as it was given"
+    raise InvalidRequest("the cursor is malformed", errors=(FieldProblem(field="cursor", message=message),))

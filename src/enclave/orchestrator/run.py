@@ -1,0 +1,153 @@
+"""The life of one session in this process, from its acceptance until nothing of its sandbox is left.
+
+The program is started while its creation is still being written: nothing is shown before it is durable, so nobody can
+tell, and the two waits become one.
+"""
+
+import asyncio
+import codecs
+import logging
+from dataclasses import dataclass
+
+from enclave.backends.base import Exit, LaunchSpec, Sandbox, SandboxLost, Workload
+from enclave.contracts.errors import Unavailable
+from enclave.contracts.sessions import Session
+from enclave.core.session import Outcome, Started, TornDown, created
+from enclave.orchestrator.ending import Loss, Printed, cut_short, finished, lost
+from enclave.orchestrator.record import PLATFORM, Ports, Record
+from enclave.orchestrator.stream import Channel
+
+_log = logging.getLogger(__name__)
+
+_SHUT_DOWN = Loss("platform_restart", "the platform was shut down while the session ran")
+_UNRECORDED = Loss("sandbox_lost", "the session could not be recorded")
+_BUG = Loss("sandbox_lost", "the platform made a mistake; the server's log has the details")
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A wish to end a session before its program does: torn down by an actor, or lost."""
+
+    actor: str | None = None
+    loss: Loss = _SHUT_DOWN
+
+
+class Run:
+    """One session that is alive."""
+
+    def __init__(self, ports: Ports, session: Session, code: str) -> None:
+        self._ports = ports
+        self._stop: Stop | None = None
+        self._sandbox: Sandbox | None = None
+        self._decoders: dict[Channel, codecs.IncrementalDecoder] = {}
+        self._halt: asyncio.Task[None] | None = None
+        self.record = Record(ports, created(session, code), self._refused)
+        self.task = asyncio.get_running_loop().create_task(self._live(code))
+
+    async def stop(self, wish: Stop) -> None:
+        """Stop the program if it still runs; returns when nothing of the session is left to do."""
+        self._stop = self._stop or wish
+        if self._sandbox is not None:
+            await self._sandbox.teardown()
+        await asyncio.wait((self.task,))
+
+    async def _live(self, code: str) -> None:
+        try:
+            await self._conclude(await self._outcome(code))
+        except Exception as error:  # noqa: BLE001  whatever happened, the session must end
+            _log.error("session %s: %r", self.record.session.id, error, exc_info=error)
+        if not self.record.settled:
+            await self._salvage()
+        # Two turns of the loop: whoever waits for the session writes the answer before the teardown takes the time.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await self._reclaim()
+
+    async def _conclude(self, outcome: Outcome) -> None:
+        torn_down_by = self._stop.actor if self._stop is not None and isinstance(outcome, TornDown) else None
+        self.record.advance(outcome, torn_down_by or PLATFORM)
+        await self.record.written()
+
+    async def _outcome(self, code: str) -> Outcome:
+        try:
+            workload = await self._launch(code)
+        except Unavailable as error:
+            return self._cut(Loss("launch_failed", error.detail))
+        if workload is None:
+            return self._cut(_SHUT_DOWN)
+        self.record.advance(Started(self._ports.backend.name))
+        try:
+            return self._ended(await self._collect(workload))
+        except SandboxLost as error:
+            return self._cut(Loss("sandbox_lost", str(error) or "the sandbox vanished"))
+
+    async def _launch(self, code: str) -> Workload | None:
+        self._sandbox = await self._ports.backend.launch(_spec(self.record.session))
+        return await self._sandbox.run(code) if self._stop is None else None
+
+    async def _collect(self, workload: Workload) -> Exit:
+        async for output in workload.output():
+            self._print(output.stream, output.data)
+        for channel in self._decoders:
+            self._print(channel, b"", final=True)
+        return await workload.wait()
+
+    def _print(self, channel: Channel, data: bytes, *, final: bool = False) -> None:
+        decoder = self._decoders.get(channel)
+        if decoder is None:
+            decoder = self._decoders[channel] = codecs.getincrementaldecoder("utf-8")("replace")
+        if text := decoder.decode(data, final):
+            self.record.stream.write(channel, text, self._ports.clock())
+
+    def _ended(self, end: Exit) -> Outcome:
+        if end.code is not None or end.kill_reason is not None:
+            return finished(end, self._printed())
+        return self._cut(Loss("sandbox_lost", "the sandbox was stopped from outside"), end)
+
+    def _cut(self, loss: Loss, end: Exit | None = None) -> Outcome:
+        left = end or Exit(code=None)
+        if self._stop is None:
+            return self._lost(loss, left)
+        if self._stop.actor is None:
+            return self._lost(self._stop.loss, left)
+        return TornDown(cut_short(left, self._printed()))
+
+    def _lost(self, loss: Loss, end: Exit) -> Outcome:
+        result = cut_short(end, self._printed(), loss.detail)
+        return lost(self.record.session, loss, self._ports.clock(), result)
+
+    def _printed(self) -> Printed:
+        stream = self.record.stream
+        return Printed(stream.printed("stdout"), stream.printed("stderr"))
+
+    def _refused(self) -> None:
+        self._stop = self._stop or Stop(loss=_UNRECORDED)
+        self._halt = asyncio.get_running_loop().create_task(self._reclaim())
+
+    async def _salvage(self) -> None:
+        """Bring the session to its end from where it durably is, whatever happened."""
+        try:
+            await self.record.written()
+            if self.record.roll_back():
+                await self._conclude(self._cut(_BUG))
+        except Exception as error:  # noqa: BLE001  there is nothing more to be tried
+            _log.error("session %s cannot be settled: %r", self.record.session.id, error, exc_info=error)
+        if not self.record.settled:
+            self.record.give_up()
+
+    async def _reclaim(self) -> None:
+        try:
+            if self._sandbox is not None:
+                await self._sandbox.teardown()
+        except Exception as error:  # noqa: BLE001  the session is over; the backend's close tries again
+            _log.error("session %s: its sandbox is not torn down: %r", self.record.session.id, error, exc_info=error)
+
+
+def _spec(session: Session) -> LaunchSpec:
+    return LaunchSpec(
+        session_id=session.id,
+        language=session.language,
+        limits=session.limits,
+        egress=session.egress,
+        env={"ENCLAVE_SESSION_ID": session.id},
+    )

@@ -1,0 +1,326 @@
+"""The clients: `Enclave` blocks, `AsyncEnclave` awaits, and both say the same with the same flows."""
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import aclosing
+from types import TracebackType
+from typing import Self, Unpack
+
+from enclave.contracts.audit import AuditEvent
+from enclave.contracts.frames import StreamFrame
+from enclave.contracts.sessions import CreateSessionRequest, Health, Phase, Session, SessionResult
+from enclave.contracts.wire import Page
+from enclave.sdk.credential import resolve
+from enclave.sdk.flow import PAGE_SIZE, RETRY_SECONDS, Api, Wanted, result_of
+from enclave.sdk.request import Terms, request_of
+from enclave.sdk.step import Flow
+from enclave.sdk.transport import AsyncDriver, Driver
+
+_NO_LABELS: Mapping[str, str] = {}
+
+
+class Enclave:
+    """A client of an Enclave server.
+
+    With no arguments it finds its server and key in ENCLAVE_BASE_URL and ENCLAVE_API_KEY, else in what `enclave serve`
+    left in ~/.enclave. `api_key` wins over `token`, a user's JWT. `timeout` is how many seconds one answer may take.
+    `retry` repeats what can safely be asked twice when a connection fails. Everything that goes wrong is an
+    `enclave.contracts.errors.EnclaveError`. Close it, or use it in a `with`; it may be shared by threads.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        api_key: str | None = None,
+        token: str | None = None,
+        timeout: float = 30.0,
+        retry: bool = True,
+    ) -> None:
+        target = resolve(base_url, api_key=api_key, token=token)
+        self._api = Api(target.base_url, RETRY_SECONDS if retry else ())
+        self._driver = Driver(target, timeout)
+
+    @property
+    def base_url(self) -> str:
+        """The server that is talked to."""
+        return self._api.site
+
+    def run(
+        self, code: str | CreateSessionRequest, *, wait: float | None = None, **terms: Unpack[Terms]
+    ) -> "SessionHandle":
+        """Start a program and return at once, or, with `wait`, when it is over or that many seconds have passed."""
+        session = self._driver.run(self._api.create(request_of(code, terms), wait))
+        return SessionHandle(self._api, self._driver, session)
+
+    def get(self, session_id: str) -> Session:
+        """A session as it is now."""
+        return self._driver.run(self._api.get(session_id))
+
+    def list(
+        self, *, phase: Phase | None = None, labels: Mapping[str, str] = _NO_LABELS, limit: int | None = None
+    ) -> Iterator[Session]:
+        """The org's sessions, newest first, without results; further pages are fetched as you get to them."""
+        deliveries = self._driver.iterate(self._api.sessions(Wanted(phase, labels), limit))
+        return (delivery.item for delivery in deliveries)
+
+    def page(
+        self,
+        *,
+        phase: Phase | None = None,
+        labels: Mapping[str, str] = _NO_LABELS,
+        cursor: str | None = None,
+        limit: int = PAGE_SIZE,
+    ) -> Page[Session]:
+        """One page of what `list` goes through; its `next_cursor` fetches the page that follows."""
+        return self._driver.run(self._api.page(Wanted(phase, labels), cursor, limit))
+
+    def result(self, session_id: str) -> SessionResult:
+        """The result of a session that is over. Raises Conflict while it is not."""
+        return self._driver.run(self._api.result(session_id))
+
+    def audit(self, session_id: str) -> tuple[AuditEvent, ...]:
+        """The session's whole audit trail, oldest first."""
+        return self._driver.run(self._api.audit(session_id))
+
+    def stream(self, session_id: str, after: str | None = None) -> "FrameStream":
+        """Everything that happens in the session, live, from its start or from after a `cursor` of such a stream."""
+        return FrameStream(self._driver, self._api.follow(session_id, after), after)
+
+    def teardown(self, session_id: str) -> Session:
+        """Stop the session if it runs and reclaim all that belongs to it; it may be done twice."""
+        return self._driver.run(self._api.teardown(session_id))
+
+    def health(self) -> Health:
+        """Whether the server and its backend work."""
+        return self._driver.run(self._api.health())
+
+    def close(self) -> None:
+        """Drop all connections."""
+        self._driver.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Enclave({self.base_url!r})"
+
+
+class SessionHandle:
+    """A session you started; `session` is the last that was seen of it."""
+
+    def __init__(self, api: Api, driver: Driver, session: Session) -> None:
+        self._api = api
+        self._driver = driver
+        self.session = session
+
+    @property
+    def id(self) -> str:
+        """The session's id."""
+        return self.session.id
+
+    def refresh(self) -> Session:
+        """The session as it is now."""
+        self.session = self._driver.run(self._api.get(self.id))
+        return self.session
+
+    def stream(self) -> "FrameStream":
+        """Everything that happens in the session, live and from its start."""
+        return FrameStream(self._driver, self._api.follow(self.id, None))
+
+    def result(self, timeout: float | None = None) -> SessionResult:
+        """How the program ended, as soon as it has. Raises TimeoutError; the program then goes on."""
+        self.session = self._driver.run(self._api.settle(self.session), timeout)
+        return result_of(self.session)
+
+    def audit(self) -> tuple[AuditEvent, ...]:
+        """The session's whole audit trail, oldest first."""
+        return self._driver.run(self._api.audit(self.id))
+
+    def teardown(self) -> Session:
+        """Stop the session if it runs and reclaim all that belongs to it; it may be done twice."""
+        self.session = self._driver.run(self._api.teardown(self.id))
+        return self.session
+
+    def __repr__(self) -> str:
+        return f"SessionHandle({self.id!r}, {self.session.phase})"
+
+
+class FrameStream(Iterator[StreamFrame]):
+    """The frames of a session; a connection that breaks is taken up again where it broke, without gap or repeat.
+
+    `cursor` is where `Enclave.stream` can go on from, after the last frame taken.
+    """
+
+    def __init__(self, driver: Driver, flow: Flow[StreamFrame], cursor: str | None = None) -> None:
+        self._deliveries = driver.iterate(flow)
+        self.cursor = cursor
+
+    def __next__(self) -> StreamFrame:
+        delivery = next(self._deliveries)
+        self.cursor = delivery.cursor
+        return delivery.item
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._deliveries.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+class AsyncEnclave:
+    """`Enclave` for asyncio: the same arguments, the same methods, awaited. Use it in an `async with`."""
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        api_key: str | None = None,
+        token: str | None = None,
+        timeout: float = 30.0,
+        retry: bool = True,
+    ) -> None:
+        target = resolve(base_url, api_key=api_key, token=token)
+        self._api = Api(target.base_url, RETRY_SECONDS if retry else ())
+        self._driver = AsyncDriver(target, timeout)
+
+    @property
+    def base_url(self) -> str:
+        """The server that is talked to."""
+        return self._api.site
+
+    async def run(
+        self, code: str | CreateSessionRequest, *, wait: float | None = None, **terms: Unpack[Terms]
+    ) -> "AsyncSessionHandle":
+        """Start a program and return at once, or, with `wait`, when it is over or that many seconds have passed."""
+        session = await self._driver.run(self._api.create(request_of(code, terms), wait))
+        return AsyncSessionHandle(self._api, self._driver, session)
+
+    async def get(self, session_id: str) -> Session:
+        """A session as it is now."""
+        return await self._driver.run(self._api.get(session_id))
+
+    async def list(
+        self, *, phase: Phase | None = None, labels: Mapping[str, str] = _NO_LABELS, limit: int | None = None
+    ) -> AsyncIterator[Session]:
+        """The org's sessions, newest first, without results; further pages are fetched as you get to them."""
+        async with aclosing(self._driver.iterate(self._api.sessions(Wanted(phase, labels), limit))) as deliveries:
+            async for delivery in deliveries:
+                yield delivery.item
+
+    async def page(
+        self,
+        *,
+        phase: Phase | None = None,
+        labels: Mapping[str, str] = _NO_LABELS,
+        cursor: str | None = None,
+        limit: int = PAGE_SIZE,
+    ) -> Page[Session]:
+        """One page of what `list` goes through; its `next_cursor` fetches the page that follows."""
+        return await self._driver.run(self._api.page(Wanted(phase, labels), cursor, limit))
+
+    async def result(self, session_id: str) -> SessionResult:
+        """The result of a session that is over. Raises Conflict while it is not."""
+        return await self._driver.run(self._api.result(session_id))
+
+    async def audit(self, session_id: str) -> tuple[AuditEvent, ...]:
+        """The session's whole audit trail, oldest first."""
+        return await self._driver.run(self._api.audit(session_id))
+
+    def stream(self, session_id: str, after: str | None = None) -> "AsyncFrameStream":
+        """Everything that happens in the session, live, from its start or from after a `cursor` of such a stream."""
+        return AsyncFrameStream(self._driver, self._api.follow(session_id, after), after)
+
+    async def teardown(self, session_id: str) -> Session:
+        """Stop the session if it runs and reclaim all that belongs to it; it may be done twice."""
+        return await self._driver.run(self._api.teardown(session_id))
+
+    async def health(self) -> Health:
+        """Whether the server and its backend work."""
+        return await self._driver.run(self._api.health())
+
+    async def aclose(self) -> None:
+        """Drop all connections."""
+        await self._driver.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"AsyncEnclave({self.base_url!r})"
+
+
+class AsyncSessionHandle:
+    """A session you started; `session` is the last that was seen of it."""
+
+    def __init__(self, api: Api, driver: AsyncDriver, session: Session) -> None:
+        self._api = api
+        self._driver = driver
+        self.session = session
+
+    @property
+    def id(self) -> str:
+        """The session's id."""
+        return self.session.id
+
+    async def refresh(self) -> Session:
+        """The session as it is now."""
+        self.session = await self._driver.run(self._api.get(self.id))
+        return self.session
+
+    def stream(self) -> "AsyncFrameStream":
+        """Everything that happens in the session, live and from its start."""
+        return AsyncFrameStream(self._driver, self._api.follow(self.id, None))
+
+    async def result(self, timeout: float | None = None) -> SessionResult:  # noqa: ASYNC109  as in `SessionHandle`
+        """How the program ended, as soon as it has. Raises TimeoutError; the program then goes on."""
+        self.session = await self._driver.run(self._api.settle(self.session), timeout)
+        return result_of(self.session)
+
+    async def audit(self) -> tuple[AuditEvent, ...]:
+        """The session's whole audit trail, oldest first."""
+        return await self._driver.run(self._api.audit(self.id))
+
+    async def teardown(self) -> Session:
+        """Stop the session if it runs and reclaim all that belongs to it; it may be done twice."""
+        self.session = await self._driver.run(self._api.teardown(self.id))
+        return self.session
+
+    def __repr__(self) -> str:
+        return f"AsyncSessionHandle({self.id!r}, {self.session.phase})"
+
+
+class AsyncFrameStream(AsyncIterator[StreamFrame]):
+    """The frames of a session, as `FrameStream` gives them; leave it early through `async with` or `aclose`."""
+
+    def __init__(self, driver: AsyncDriver, flow: Flow[StreamFrame], cursor: str | None = None) -> None:
+        self._deliveries = driver.iterate(flow)
+        self.cursor = cursor
+
+    async def __anext__(self) -> StreamFrame:
+        delivery = await anext(self._deliveries)
+        self.cursor = delivery.cursor
+        return delivery.item
+
+    async def aclose(self) -> None:
+        """Stop listening."""
+        await self._deliveries.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.aclose()

@@ -1,0 +1,277 @@
+"""Every operation as a conversation: what is asked of the server, and what is made of its answers. No I/O in here."""
+
+import math
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Final, TypeAlias, cast
+from urllib.parse import quote
+
+from pydantic import TypeAdapter, ValidationError
+
+from enclave.contracts.audit import AuditEvent
+from enclave.contracts.errors import Conflict, EnclaveError, NotFound
+from enclave.contracts.frames import EndFrame, StreamFrame
+from enclave.contracts.operations import (
+    CREATE_SESSION,
+    GET_AUDIT,
+    GET_RESULT,
+    GET_SESSION,
+    HEALTH,
+    LIST_SESSIONS,
+    OPERATIONS,
+    STREAM_SESSION,
+    TEARDOWN_SESSION,
+    Operation,
+)
+from enclave.contracts.sessions import CreateSessionRequest, Health, Phase, Session, SessionResult
+from enclave.contracts.wire import Page
+from enclave.sdk.problem import error_of, unreachable, unreadable
+from enclave.sdk.sse import Decoder, Event, EventTooLarge
+from enclave.sdk.step import Answer, Call, Deliver, Flow, Lost, Open, Pause, Read, Reply, Step
+
+RETRY_SECONDS: Final = (0.05, 0.2, 0.5)
+RESUME_SECONDS: Final = (0.0, 0.1, 0.5, 1.0, 2.0, 4.0)
+PAGE_SIZE: Final = 50
+MAX_RETRY_AFTER_SECONDS: Final = 5.0
+
+_LIVE: Final = frozenset({Phase.PENDING, Phase.RUNNING})
+_OPERATIONS: Final = {operation.name: operation for operation in OPERATIONS}
+
+Exchange: TypeAlias = Generator[Call | Pause, Reply, Answer]
+Fetch: TypeAlias = Generator[Call | Pause, Reply, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which sessions to list: in this phase, and with each of these labels."""
+
+    phase: Phase | str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One connection's part of a stream, and where it left off."""
+
+    cursor: str | None
+    opened: bool = True
+    delivered: bool = False
+    ended: bool = False
+    failure: EnclaveError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """The operations of the server at `site`; `retry` and `resume` are the pauses before each further attempt."""
+
+    site: str
+    retry: tuple[float, ...] = RETRY_SECONDS
+    resume: tuple[float, ...] = RESUME_SECONDS
+
+    def health(self) -> Flow[Health]:
+        """Whether the server and its backend work."""
+        yield Deliver((yield from self._fetch(Call(operation=HEALTH, path=HEALTH.path))))
+
+    def create(self, request: CreateSessionRequest, wait: float | None) -> Flow[Session]:
+        """Start a session."""
+        call = Call(
+            operation=CREATE_SESSION,
+            path=CREATE_SESSION.path,
+            headers={"Content-Type": "application/json"} | ({} if wait is None else _prefer(wait)),
+            body=request.model_dump_json(exclude_unset=True).encode(),
+            patience_seconds=wait or 0.0,
+        )
+        yield Deliver((yield from self._fetch(call)))
+
+    def get(self, session_id: str) -> Flow[Session]:
+        """One session."""
+        yield Deliver((yield from self._fetch(_call(GET_SESSION, session_id))))
+
+    def result(self, session_id: str) -> Flow[SessionResult]:
+        """The result of a session that has one."""
+        yield Deliver((yield from self._fetch(_call(GET_RESULT, session_id))))
+
+    def teardown(self, session_id: str) -> Flow[Session]:
+        """The session after it was torn down."""
+        yield Deliver((yield from self._fetch(_call(TEARDOWN_SESSION, session_id))))
+
+    def page(self, wanted: Wanted, cursor: str | None, limit: int) -> Flow[Page[Session]]:
+        """One page of sessions."""
+        yield Deliver((yield from self._fetch(_page_call(wanted, cursor, limit))))
+
+    def sessions(self, wanted: Wanted, limit: int | None) -> Flow[Session]:
+        """Session after session, at most `limit`, page by page."""
+        left, cursor = math.inf if limit is None else limit, None
+        while left > 0:
+            page = yield from self._fetch(_page_call(wanted, cursor, int(min(left, PAGE_SIZE))))
+            for session in page.items[: int(min(left, len(page.items)))]:
+                yield Deliver(session)
+            left -= len(page.items)
+            if page.next_cursor in (None, cursor):
+                return
+            cursor = page.next_cursor
+
+    def audit(self, session_id: str) -> Flow[tuple[AuditEvent, ...]]:
+        """The whole trail of a session."""
+        trail: list[AuditEvent] = []
+        cursor = None
+        while True:
+            page = yield from self._fetch(_call(GET_AUDIT, session_id, cursor))
+            trail.extend(page.items)
+            if page.next_cursor in (None, cursor):
+                break
+            cursor = page.next_cursor
+        yield Deliver(tuple(trail))
+
+    def settle(self, session: Session) -> Flow[Session]:
+        """The session once it is over and has its result; asks nothing if it already is."""
+        if session.phase in _LIVE:
+            yield from _unheard(self.follow(session.id, None))
+        if session.phase in _LIVE or session.result is None:
+            session = yield from self._fetch(_call(GET_SESSION, session.id))
+        yield Deliver(session)
+
+    def follow(self, session_id: str, after: str | None) -> Flow[StreamFrame]:
+        """Frame after frame from a cursor to the end, over any number of connections: none twice, none left out."""
+        cursor, misses, pauses = after, 0, self.retry
+        while True:
+            leg = yield from self._leg(session_id, cursor)
+            if leg.ended:
+                return
+            misses = 0 if leg.cursor != cursor else misses + 1
+            cursor, pauses = leg.cursor, self.resume if leg.opened else pauses
+            if misses > len(pauses) or (leg.delivered and cursor is None):
+                raise leg.failure or unreadable(self.site)
+            yield Pause(pauses[max(misses, 1) - 1] if pauses else 0.0)
+
+    def _leg(self, session_id: str, cursor: str | None) -> Generator[Step[StreamFrame], Reply, Leg]:
+        refused = yield from self._open(session_id, cursor)
+        if refused is not None:
+            return Leg(cursor, opened=False, failure=refused)
+        decoder, delivered = Decoder(), False
+        while isinstance(data := (yield Read()), bytes) and data:
+            for event in self._events(decoder, data):
+                cursor = event.id or cursor
+                frame = self._frame(event)
+                if frame is not None:
+                    yield Deliver(frame, cursor)
+                    delivered = True
+                if isinstance(frame, EndFrame):
+                    # The server closes the stream now; once that is read, the connection serves again.
+                    yield Read()
+                    return Leg(cursor, ended=True)
+        lost = data if isinstance(data, Lost) else Lost("the stream ended early")
+        return Leg(cursor, delivered=delivered, failure=unreachable(lost, self.site))
+
+    def _open(self, session_id: str, cursor: str | None) -> Generator[Open, Reply, EnclaveError | None]:
+        headers = {"Accept": "text/event-stream"} | ({} if cursor is None else {"Last-Event-ID": cursor})
+        reply = cast(Answer | Lost, (yield Open(_call(STREAM_SESSION, session_id, headers=headers))))
+        if isinstance(reply, Lost):
+            return unreachable(reply, self.site)
+        if reply.streams:
+            return None
+        refusal = unreadable(self.site) if reply.status < 300 else error_of(reply, self.site)
+        if reply.status == 503:
+            return refusal
+        raise refusal
+
+    def _events(self, decoder: Decoder, data: bytes) -> Generator[Event, None, None]:
+        try:
+            yield from decoder.feed(data)
+        except EventTooLarge:
+            raise unreadable(self.site) from None
+
+    def _frame(self, event: Event) -> StreamFrame | None:
+        if not event.data:
+            return None
+        try:
+            return cast(StreamFrame, _shape(STREAM_SESSION.name).validate_json(event.data, extra="ignore"))
+        except ValidationError as error:
+            if _of_unknown_kind(error):
+                return None
+            raise unreadable(self.site) from None
+
+    def _fetch(self, call: Call) -> Fetch:
+        answer = yield from self._send(call)
+        try:
+            return _shape(call.operation.name).validate_json(answer.body, extra="ignore")
+        except ValidationError:
+            raise unreadable(self.site) from None
+
+    def _send(self, call: Call) -> Exchange:
+        for pause in (*self.retry, None):
+            reply = cast(Answer | Lost, (yield call))
+            if pause is None or not _may_repeat(call.operation, reply):
+                break
+            yield Pause(max(pause, _asked_pause(reply)))
+        if isinstance(reply, Lost):
+            raise unreachable(reply, self.site)
+        if not 200 <= reply.status < 300:
+            raise error_of(reply, self.site)
+        return reply
+
+
+def result_of(session: Session) -> SessionResult:
+    """The result of a session that is over. Raises Conflict if it ended without one."""
+    if session.result is None:
+        raise Conflict(f"{session.id} is {session.phase} and has no result")
+    return session.result
+
+
+def _call(
+    operation: Operation, session_id: str, cursor: str | None = None, headers: Mapping[str, str] | None = None
+) -> Call:
+    # "." and ".." would be resolved away on the way to the server.
+    if not session_id.strip("."):
+        raise NotFound
+    path = operation.path.format(id=quote(session_id, safe=""))
+    query = () if cursor is None else (("cursor", cursor),)
+    return Call(operation=operation, path=path, query=query, headers=headers or {})
+
+
+def _page_call(wanted: Wanted, cursor: str | None, limit: int) -> Call:
+    query = [("limit", str(limit))]
+    query += [] if wanted.phase is None else [("phase", str(wanted.phase))]
+    query += [("label", f"{name}:{value}") for name, value in wanted.labels.items()]
+    query += [] if cursor is None else [("cursor", cursor)]
+    return Call(operation=LIST_SESSIONS, path=LIST_SESSIONS.path, query=tuple(query))
+
+
+def _prefer(wait: float) -> dict[str, str]:
+    return {"Prefer": f"wait={math.ceil(wait)}"}
+
+
+def _may_repeat(operation: Operation, reply: Answer | Lost) -> bool:
+    """Whether asking again can help, and cannot do anything twice."""
+    if isinstance(reply, Lost) and reply.unsent:
+        return not reply.late
+    failed = not reply.late if isinstance(reply, Lost) else reply.status == 503
+    return failed and operation.method in ("GET", "DELETE")
+
+
+def _asked_pause(reply: Answer | Lost) -> float:
+    asked = reply.retry_after if isinstance(reply, Answer) else None
+    return min(asked or 0.0, MAX_RETRY_AFTER_SECONDS)
+
+
+def _of_unknown_kind(error: ValidationError) -> bool:
+    """Whether a newer server says something that this client has no word for."""
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    return all(problem["type"] == "union_tag_invalid" for problem in problems)
+
+
+def _unheard(flow: Flow[Any]) -> Generator[Call | Open | Read | Pause, Reply, None]:
+    """A flow whose deliveries nobody takes."""
+    reply: Reply = None
+    while True:
+        try:
+            step = flow.send(reply)
+        except StopIteration:
+            return
+        reply = None if isinstance(step, Deliver) else (yield step)
+
+
+@cache
+def _shape(name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(_OPERATIONS[name].result)

@@ -1,0 +1,225 @@
+"""A server in this process, or in a child of it.
+
+`python -m enclave.serve` is the child's entry: it writes the credential as one line of JSON when it is ready, and it
+ends when its standard input closes, so that it never outlives whoever started it.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import gc
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import IO, Final
+
+import uvicorn
+
+from enclave.config import Settings
+from enclave.contracts.errors import EnclaveError, Unavailable
+from enclave.contracts.identity import Credential
+from enclave.system import System, open_system
+
+GRACE_SECONDS: Final = 1
+"""How long an answer that is being written may take when the server ends."""
+
+_START_SECONDS: Final = 60
+_STOP_SECONDS: Final = 5
+_BACKLOG: Final = 2048
+
+Ready = Callable[[Credential], None]
+
+
+class Server(uvicorn.Server):
+    """Uvicorn's server, which ends the sessions first: their streams and answers end with them."""
+
+    def __init__(self, config: uvicorn.Config, system: System, ready: Callable[["Server"], None]) -> None:
+        super().__init__(config)
+        self._system = system
+        self._ready = ready
+        self._loop = asyncio.get_running_loop()
+        self._ending: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections, and say so."""
+        await super().startup(sockets)
+        _settle_memory()
+        self._ready(self)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End, by a signal."""
+        super().handle_exit(sig, frame)
+        # Uvicorn would raise the signal again when all is over, and die of it.
+        self._captured_signals.clear()
+        self._loop.call_soon_threadsafe(self._end_sessions)
+
+    def stop(self) -> None:
+        """End, by a call from any thread."""
+        self.should_exit = True
+        self._loop.call_soon_threadsafe(self._end_sessions)
+
+    def _end_sessions(self) -> None:
+        if self._ending is None:
+            self._ending = self._loop.create_task(self._system.orchestrator.close())
+
+
+def serve(settings: Settings, *, ready: Ready) -> None:
+    """Serve until SIGTERM or SIGINT. Raises Unavailable if the port or the home is in use, in one line."""
+    _run(settings, lambda _, system: ready(system.credential))
+
+
+def _run(settings: Settings, ready: Callable[[Server, System], None]) -> None:
+    with _only_server(settings.home), _listening(settings) as listener:
+        located = replace(settings, port=listener.getsockname()[1])
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_serve(located, listener, ready))
+
+
+async def _serve(settings: Settings, listener: socket.socket, ready: Callable[[Server, System], None]) -> None:
+    async with open_system(settings) as system:
+        server = Server(_uvicorn(system), system, lambda server: ready(server, system))
+        await server.serve(sockets=[listener])
+
+
+def _settle_memory() -> None:
+    # What there is now stays; looking through it again and again would only cost pauses.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 25, 100)
+
+
+def _uvicorn(system: System) -> uvicorn.Config:
+    return uvicorn.Config(
+        system.app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        backlog=_BACKLOG,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    import uvloop
+
+    return uvloop.new_event_loop
+
+
+@contextlib.contextmanager
+def _only_server(home: Path) -> Iterator[None]:
+    with _lock_file(home) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Unavailable(f"another Enclave server uses {home}") from None
+        yield
+
+
+def _lock_file(home: Path) -> IO[str]:
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return (home / "lock").open("a")
+    except OSError as error:
+        raise Unavailable(f"{home} cannot be used: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setblocking(False)
+        try:
+            listener.bind((settings.host, settings.port))
+            listener.listen(_BACKLOG)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise Unavailable(f"cannot listen on {settings.host}:{settings.port}: {reason}") from None
+        yield listener
+
+
+# A server of one's own, as a child
+
+
+@contextlib.contextmanager
+def embedded(home: Path | None = None) -> Iterator[Credential]:
+    """A server that lives as long as the context; without a home it leaves nothing behind. Raises Unavailable."""
+    with contextlib.ExitStack() as stack:
+        place = home or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="enclave-")))
+        child = stack.enter_context(_child(place))
+        yield _awaited(child)
+
+
+@contextlib.contextmanager
+def _child(home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    command = (sys.executable, "-m", "enclave.serve", "--home", str(home))
+    # A session of its own, so that a Ctrl-C is for the parent, which may still have something to ask.
+    child = subprocess.Popen(  # noqa: S603  all of it ours
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        yield child
+    finally:
+        _end(child)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    with child:
+        if child.stdin is not None:
+            child.stdin.close()
+        try:
+            child.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+
+
+def _awaited(child: subprocess.Popen[bytes]) -> Credential:
+    # A child that hangs before it is ready is ended, and then its output ends.
+    watchdog = threading.Timer(_START_SECONDS, child.kill)
+    watchdog.start()
+    try:
+        line = child.stdout.readline() if child.stdout is not None else b""
+    finally:
+        watchdog.cancel()
+    if not line:
+        raise Unavailable("the server did not start; what it said is above")
+    return Credential.model_validate_json(line)
+
+
+def _obey_parent(server: Server, system: System) -> None:
+    threading.Thread(target=_watch_stdin, args=(server,), name="enclave-parent", daemon=True).start()
+    print(system.credential.model_dump_json(), flush=True)
+
+
+def _watch_stdin(server: Server) -> None:
+    while os.read(0, 4096):
+        pass
+    server.stop()
+
+
+def main() -> int:
+    """The child's entry."""
+    parser = argparse.ArgumentParser(prog="python -m enclave.serve", description="A server for the process that asks.")
+    parser.add_argument("--home", type=Path, required=True)
+    chosen = parser.parse_args()
+    try:
+        _run(Settings.from_env(os.environ, home=chosen.home, host="127.0.0.1", port=0), _obey_parent)
+    except EnclaveError as error:
+        print(f"error: {error.detail}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

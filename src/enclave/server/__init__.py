@@ -1,0 +1,1 @@
+"""The platform over HTTP: routes, problems, server-sent events, and their description."""

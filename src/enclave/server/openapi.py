@@ -1,0 +1,195 @@
+"""The OpenAPI document, drawn from the table of operations and the wire types."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import JsonSchemaMode
+
+from enclave.contracts.audit import AuditEvent
+from enclave.contracts.errors import (
+    Conflict,
+    EnclaveError,
+    Forbidden,
+    InternalError,
+    InvalidRequest,
+    NotFound,
+    PolicyUnenforceable,
+    Problem,
+    QuotaExceeded,
+    Unauthenticated,
+    Unavailable,
+)
+from enclave.contracts.frames import StreamFrame
+from enclave.contracts.operations import CREATE_SESSION, GET_RESULT, OPERATIONS, Operation
+from enclave.contracts.sessions import Phase, Session
+from enclave.orchestrator.cursor import MAX_PAGE
+from enclave.server.problems import MEDIA_TYPE, STATUS
+from enclave.server.reading import DEFAULT_PAGE, MAX_WAIT_SECONDS
+
+Schema = dict[str, Any]
+
+_REF: Final = "#/components/schemas/{model}"
+_EVERYWHERE: Final = (InternalError, Unavailable)
+_GUARDED: Final = (InvalidRequest, Unauthenticated, Forbidden)
+_OWN: Final[Mapping[str, tuple[type[EnclaveError], ...]]] = {
+    CREATE_SESSION.name: (PolicyUnenforceable, QuotaExceeded),
+    GET_RESULT.name: (Conflict,),
+}
+
+_PARAMETERS: Final[Mapping[str, Schema]] = {
+    "limit": {
+        "description": "The most items to answer.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": DEFAULT_PAGE},
+    },
+    "cursor": {
+        "description": "Where to go on: the `nextCursor` of the page before.",
+        "schema": {"type": "string", "minLength": 1},
+    },
+    "phase": {
+        "description": "Only sessions in this phase.",
+        "schema": {"type": "string", "enum": list(Phase)},
+    },
+    "label": {
+        "description": "Only sessions with this label, as `name:value`; may be repeated, and all must fit.",
+        "schema": {"type": "array", "items": {"type": "string"}},
+        "explode": True,
+    },
+}
+
+
+def document() -> Schema:
+    """The whole interface as an OpenAPI 3.1 document."""
+    named, schemas = _schemas()
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Enclave",
+            "version": "1",
+            "description": "Runs code nobody has reviewed, and tells everything that happened.",
+        },
+        "servers": [{"url": "/"}],
+        "paths": _paths(named),
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "description": "An API key `ek_<id>_<secret>` or a JWT."}
+            },
+        },
+    }
+
+
+def rendered() -> str:
+    """The document as it is checked in and served."""
+    return pretty(document())
+
+
+def pretty(schema: Schema) -> str:
+    """A schema as it is checked in."""
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def schema_documents() -> dict[str, Schema]:
+    """The JSON Schemas of what clients read, by file name."""
+    kinds = {"session": Session, "frames": StreamFrame, "events": AuditEvent}
+    return {f"{name}.schema.json": _standalone(kind) for name, kind in kinds.items()}
+
+
+def _standalone(kind: Any) -> Schema:
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return dialect | TypeAdapter(kind).json_schema(mode="serialization")
+
+
+Named = Mapping[tuple[str, JsonSchemaMode], Schema]
+
+
+def _schemas() -> tuple[Named, Schema]:
+    results: list[tuple[str, JsonSchemaMode, TypeAdapter[Any]]] = [
+        (operation.name, "serialization", TypeAdapter(operation.result)) for operation in OPERATIONS
+    ]
+    bodies: list[tuple[str, JsonSchemaMode, TypeAdapter[Any]]] = [
+        (operation.name, "validation", TypeAdapter(operation.body)) for operation in OPERATIONS if operation.body
+    ]
+    problem: tuple[str, JsonSchemaMode, TypeAdapter[Any]] = ("problem", "serialization", TypeAdapter(Problem))
+    named, definitions = TypeAdapter.json_schemas([*results, *bodies, problem], ref_template=_REF)
+    return named, definitions["$defs"]
+
+
+def _paths(named: Named) -> Schema:
+    paths: Schema = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, named)
+    return paths
+
+
+def _operation(operation: Operation, named: Named) -> Schema:
+    return {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        **_security(operation),
+        "parameters": _parameters(operation),
+        **_body(operation, named),
+        "responses": {str(operation.status): _success(operation, named), **_problems(operation, named)},
+    }
+
+
+def _security(operation: Operation) -> Schema:
+    if operation.scope is None:
+        return {"security": []}
+    return {"description": f"Scope: `{operation.scope}`.", "x-scope": operation.scope, "security": [{"bearer": []}]}
+
+
+def _parameters(operation: Operation) -> list[Schema]:
+    path = [_parameter("id", "path", {"schema": {"type": "string"}}, required=True)] if "{id}" in operation.path else []
+    query = [_parameter(name, "query", _PARAMETERS[name]) for name in operation.query]
+    return [*path, *query, *_header_parameters(operation)]
+
+
+def _header_parameters(operation: Operation) -> list[Schema]:
+    if operation is CREATE_SESSION:
+        text = f"`wait=N` holds the answer until the session is terminal, at most N (0 to {MAX_WAIT_SECONDS}) seconds."
+        return [_parameter("Prefer", "header", {"description": text, "schema": {"type": "string"}})]
+    if operation.streams:
+        text = "Resume behind the event with this id."
+        return [_parameter("Last-Event-ID", "header", {"description": text, "schema": {"type": "string"}})]
+    return []
+
+
+def _parameter(name: str, place: str, facts: Schema, *, required: bool = False) -> Schema:
+    return {"name": name, "in": place, "required": required, **facts}
+
+
+def _body(operation: Operation, named: Named) -> Schema:
+    if operation.body is None:
+        return {}
+    schema = named[(operation.name, "validation")]
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _success(operation: Operation, named: Named) -> Schema:
+    schema = named[(operation.name, "serialization")]
+    if operation.streams:
+        text = "Server-sent events; the `data` of each is a frame, its `id` a place to resume at. Closes after `end`."
+        return {"description": text, "content": {"text/event-stream": {"schema": schema}}}
+    return {"description": operation.summary, "content": {"application/json": {"schema": schema}}}
+
+
+def _problems(operation: Operation, named: Named) -> Schema:
+    guarded = _GUARDED if operation.scope is not None else ()
+    missing = (NotFound,) if "{id}" in operation.path else ()
+    kinds = (*guarded, *missing, *_OWN.get(operation.name, ()), *_EVERYWHERE)
+    content = {MEDIA_TYPE: {"schema": named[("problem", "serialization")]}}
+    return {
+        str(int(STATUS[kind.code])): {"description": f"`{kind.code}`: {kind().detail}", "content": content}
+        for kind in sorted(kinds, key=lambda kind: STATUS[kind.code])
+    }
+
+
+def main() -> None:
+    """Print the document."""
+    print(rendered(), end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""What a request says, read with bounds: its body, its preference, its query."""
+
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+from pydantic import ValidationError
+from starlette.requests import Request
+
+from enclave.contracts.errors import FieldProblem, InvalidRequest
+from enclave.contracts.sessions import Phase
+from enclave.contracts.wire import Wire
+from enclave.orchestrator.orchestrator import Filter
+from enclave.server.problems import refusal
+
+MAX_BODY_BYTES: Final = 4 * 1024 * 1024
+MAX_WAIT_SECONDS: Final = 300
+DEFAULT_PAGE: Final = 50
+
+W = TypeVar("W", bound=Wire)
+
+
+async def read_body(request: Request, kind: type[W]) -> W:
+    """The body as a value of its type; raises InvalidRequest, naming the fields."""
+    body = await _bounded(request)
+    try:
+        # Python's own names for the fields are not the wire's.
+        value: W = kind.__pydantic_validator__.validate_json(body, by_alias=True, by_name=False)
+    except ValidationError as error:
+        raise refusal(error) from None
+    return value
+
+
+async def _bounded(request: Request) -> bytes:
+    if _declared(request.headers.get("content-length")) > MAX_BODY_BYTES:
+        raise _too_large()
+    body = b""
+    async for part in request.stream():
+        body = body + part if body else part
+        if len(body) > MAX_BODY_BYTES:
+            raise _too_large()
+    return body
+
+
+def _declared(length: str | None) -> int:
+    return int(length) if length is not None and length.isdigit() and len(length) < 20 else 0
+
+
+def _too_large() -> InvalidRequest:
+    return InvalidRequest(f"the body is larger than {MAX_BODY_BYTES} bytes")
+
+
+def preferred_wait(request: Request) -> int | None:
+    """The seconds of `Prefer: wait=N` within our bounds; None without one, and for one that makes no sense."""
+    for header in request.headers.getlist("prefer"):
+        for preference in header.split(","):
+            name, _, value = preference.partition(";")[0].partition("=")
+            if name.strip().lower() == "wait":
+                return _seconds(value.strip().strip('"'))
+    return None
+
+
+def _seconds(value: str) -> int | None:
+    if not (value.isascii() and value.isdigit()):
+        return None
+    return min(int(value[-20:]) if len(value) <= 20 else MAX_WAIT_SECONDS, MAX_WAIT_SECONDS)
+
+
+class Query:
+    """The parameters of a request, none but those that are allowed."""
+
+    def __init__(self, request: Request, allowed: Sequence[str]) -> None:
+        self._given = request.query_params.multi_items() if request.scope["query_string"] else []
+        for name, _ in self._given:
+            if name not in allowed:
+                raise _bad(name, "is not a parameter of this operation")
+
+    def cursor(self) -> str | None:
+        """Where to go on."""
+        return self._one("cursor")
+
+    def limit(self) -> int:
+        """How many items to answer."""
+        text = self._one("limit")
+        if text is None:
+            return DEFAULT_PAGE
+        if not (text.isascii() and text.isdigit() and len(text) < 10):
+            raise _bad("limit", "must be a whole number")
+        return int(text)
+
+    def wanted(self) -> Filter:
+        """Which sessions to list: `phase=running`, and any number of `label=name:value`."""
+        return Filter(phase=self._phase(), labels=self._labels())
+
+    def _phase(self) -> Phase | None:
+        text = self._one("phase")
+        try:
+            return Phase(text) if text is not None else None
+        except ValueError:
+            raise _bad("phase", f"must be one of {', '.join(Phase)}") from None
+
+    def _labels(self) -> dict[str, str]:
+        labels: dict[str, str] = {}
+        for text in self._all("label"):
+            name, colon, value = text.partition(":")
+            if not name or not colon:
+                raise _bad("label", "must be name:value")
+            if labels.setdefault(name, value) != value:
+                raise _bad("label", "asks for two values of one label")
+        return labels
+
+    def _one(self, name: str) -> str | None:
+        values = self._all(name)
+        if len(values) > 1:
+            raise _bad(name, "must be given once")
+        return values[0] if values else None
+
+    def _all(self, name: str) -> list[str]:
+        return [value for given, value in self._given if given == name]
+
+
+def _bad(name: str, message: str) -> InvalidRequest:
+    return InvalidRequest("a query parameter is malformed", errors=(FieldProblem(field=name[:64], message=message),))

@@ -1,0 +1,191 @@
+"""One answer for each operation, and the routes drawn from the table of operations."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from enclave.contracts.errors import Unauthenticated
+from enclave.contracts.identity import Principal
+from enclave.contracts.operations import (
+    CREATE_SESSION,
+    GET_AUDIT,
+    GET_RESULT,
+    GET_SESSION,
+    HEALTH,
+    LIST_SESSIONS,
+    OPERATIONS,
+    STREAM_SESSION,
+    TEARDOWN_SESSION,
+    Operation,
+)
+from enclave.contracts.sessions import CreateSessionRequest, Health
+from enclave.contracts.wire import Wire
+from enclave.core.access import authorize
+from enclave.identity.base import Authenticator
+from enclave.orchestrator.orchestrator import Orchestrator
+from enclave.server.reading import Query, preferred_wait, read_body
+from enclave.server.sse import EventStream
+
+_MAX_CREDENTIAL: Final = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What the routes lead to."""
+
+    orchestrator: Orchestrator
+    authenticator: Authenticator
+    health: Callable[[], Health]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request whose caller is known and allowed."""
+
+    platform: Platform
+    operation: Operation
+    principal: Principal
+    request: Request
+
+    @property
+    def session_id(self) -> str:
+        """The id in the path."""
+        return str(self.request.path_params["id"])
+
+    def query(self) -> Query:
+        """The query, checked against the operation."""
+        return Query(self.request, self.operation.query)
+
+    def answer(self, value: Wire, headers: Mapping[str, str] | None = None) -> Response:
+        """The value as JSON."""
+        body = value.__pydantic_serializer__.to_json(value)
+        return Response(body, self.operation.status, headers, "application/json")
+
+
+Respond = Callable[[Call], Awaitable[ASGIApp]]
+
+
+async def create_session(call: Call) -> ASGIApp:
+    """POST /sessions."""
+    call.query()
+    body = await read_body(call.request, CreateSessionRequest)
+    wait = preferred_wait(call.request)
+    session = await call.platform.orchestrator.create(call.principal, body, wait_seconds=wait)
+    applied = {} if wait is None else {"preference-applied": f"wait={wait}"}
+    return call.answer(session, {"location": f"/sessions/{session.id}", **applied})
+
+
+async def list_sessions(call: Call) -> ASGIApp:
+    """GET /sessions."""
+    query = call.query()
+    return call.answer(
+        await call.platform.orchestrator.list(
+            call.principal, query.wanted(), cursor=query.cursor(), limit=query.limit()
+        )
+    )
+
+
+async def get_session(call: Call) -> ASGIApp:
+    """GET /sessions/{id}."""
+    call.query()
+    return call.answer(await call.platform.orchestrator.get(call.principal, call.session_id))
+
+
+async def get_result(call: Call) -> ASGIApp:
+    """GET /sessions/{id}/result."""
+    call.query()
+    return call.answer(await call.platform.orchestrator.result(call.principal, call.session_id))
+
+
+async def get_audit(call: Call) -> ASGIApp:
+    """GET /sessions/{id}/audit."""
+    query = call.query()
+    return call.answer(
+        await call.platform.orchestrator.audit(
+            call.principal, call.session_id, cursor=query.cursor(), limit=query.limit()
+        )
+    )
+
+
+async def stream_session(call: Call) -> ASGIApp:
+    """GET /sessions/{id}/stream."""
+    call.query()
+    place = call.request.headers.get("last-event-id")
+    return EventStream(await call.platform.orchestrator.follow(call.principal, call.session_id, place))
+
+
+async def teardown_session(call: Call) -> ASGIApp:
+    """DELETE /sessions/{id}."""
+    call.query()
+    return call.answer(await call.platform.orchestrator.teardown(call.principal, call.session_id))
+
+
+RESPONSES: Final[Mapping[str, Respond]] = {
+    CREATE_SESSION.name: create_session,
+    LIST_SESSIONS.name: list_sessions,
+    GET_SESSION.name: get_session,
+    GET_RESULT.name: get_result,
+    GET_AUDIT.name: get_audit,
+    STREAM_SESSION.name: stream_session,
+    TEARDOWN_SESSION.name: teardown_session,
+}
+"""How each operation that asks for a scope is answered."""
+
+
+class Guarded:
+    """An operation behind its credential and its scope: nothing of a request is read before both hold."""
+
+    def __init__(self, platform: Platform, operation: Operation) -> None:
+        self._platform = platform
+        self._operation = operation
+        self._respond = RESPONSES[operation.name]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; raises Unauthenticated and Forbidden."""
+        principal = await self._platform.authenticator.authenticate(credential(scope["headers"]))
+        authorize(principal, self._operation)
+        call = Call(self._platform, self._operation, principal, Request(scope, receive))
+        await (await self._respond(call))(scope, receive, send)
+
+
+class Public:
+    """The health operation, which asks for no credential."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        body = self._platform.health().model_dump_json()
+        await Response(body, HEALTH.status, media_type="application/json")(scope, receive, send)
+
+
+def credential(headers: Sequence[tuple[bytes, bytes]]) -> str:
+    """The one bearer credential of a request; raises Unauthenticated."""
+    given = [value for name, value in headers if name == b"authorization"]
+    if len(given) != 1:
+        raise Unauthenticated
+    scheme, _, token = given[0].partition(b" ")
+    token = token.strip(b" ")
+    if scheme.lower() != b"bearer" or not token or len(token) > _MAX_CREDENTIAL or not token.isascii():
+        raise Unauthenticated
+    return token.decode()
+
+
+def routes(platform: Platform) -> list[Route]:
+    """A route for each operation."""
+    return [_route(platform, operation) for operation in OPERATIONS]
+
+
+def _route(platform: Platform, operation: Operation) -> Route:
+    endpoint = Public(platform) if operation.scope is None else Guarded(platform, operation)
+    route = Route(operation.path, endpoint, methods=[operation.method], name=operation.name)
+    if operation.streams and route.methods is not None:
+        # A HEAD would wait for the end of the session to say nothing.
+        route.methods.discard("HEAD")
+    return route

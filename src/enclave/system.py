@@ -1,0 +1,86 @@
+"""The composition root: settings in, a running System out. The one place where concrete parts are named."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import entry_points
+from typing import Final
+
+from enclave.backends.base import Backend, Check
+from enclave.config import Settings
+from enclave.contracts.errors import InvalidRequest
+from enclave.contracts.identity import Credential
+from enclave.contracts.sessions import Health
+from enclave.core.policy import Ceiling
+from enclave.identity.authority import EmbeddedIdentity
+from enclave.identity.bootstrap import bootstrap
+from enclave.orchestrator.orchestrator import Orchestrator
+from enclave.server.app import Application
+from enclave.server.routes import Platform
+from enclave.store.sqlite import SqliteStore
+
+BACKENDS: Final = "enclave.backends"
+"""The entry point group in which backends announce themselves."""
+
+DATABASE: Final = "enclave.db"
+
+_EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  where to reach one that listens everywhere
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A whole control plane that runs."""
+
+    settings: Settings
+    app: Application
+    orchestrator: Orchestrator
+    credential: Credential
+
+
+@contextlib.asynccontextmanager
+async def open_system(settings: Settings) -> AsyncIterator[System]:
+    """The system of these settings; closed with the context, its sandboxes with it. Raises Unavailable.
+
+    The port must be the real one: the credential left in the home names it.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        identity = EmbeddedIdentity.open(settings.home, now=_now, jwt_secret=settings.jwt_secret)
+        stack.callback(identity.close)
+        store = SqliteStore.open(settings.home / DATABASE)
+        stack.push_async_callback(store.close)
+        backend = _backend(settings)
+        stack.push_async_callback(backend.close)
+        await backend.start()
+        orchestrator = Orchestrator(store, backend, Ceiling(), _now, settings.max_concurrency)
+        stack.push_async_callback(orchestrator.close)
+        await orchestrator.recover()
+        app = Application(Platform(orchestrator, identity, lambda: _health(backend)))
+        yield System(settings, app, orchestrator, bootstrap(settings.home, base_url(settings), identity))
+
+
+def diagnose(settings: Settings) -> tuple[Check, ...]:
+    """What this machine can enforce, and what to do about the rest; starts nothing."""
+    return _backend(settings).probe()
+
+
+def base_url(settings: Settings) -> str:
+    """Where a client on this machine reaches the server."""
+    host = _EVERYWHERE.get(settings.host, settings.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+
+
+def _backend(settings: Settings) -> Backend:
+    found = entry_points(group=BACKENDS)
+    if settings.backend not in found.names:
+        raise InvalidRequest(f"ENCLAVE_BACKEND must be one of: {', '.join(sorted(found.names))}")
+    backend: Backend = found[settings.backend].load()(home=settings.home, pool=settings.pool)
+    return backend
+
+
+def _health(backend: Backend) -> Health:
+    return Health(ok=True, backend=backend.name, backend_healthy=backend.healthy())
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

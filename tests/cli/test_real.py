@@ -1,0 +1,162 @@
+"""The clients and the command line against the real server, with real sandboxes."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from enclave import AsyncEnclave, Enclave
+from enclave.contracts.errors import Conflict, EnclaveError, InvalidRequest, NotFound, Unauthenticated
+from enclave.contracts.frames import EndFrame, StdoutFrame
+from enclave.contracts.identity import Credential
+from enclave.contracts.sessions import KillReason, Phase
+from tests.sdk.samples import ID
+
+pytest.importorskip("enclave.system", reason="the server is not there yet")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Credential]:
+    """A server of our own."""
+    from enclave.serve import embedded
+
+    try:
+        with embedded(tmp_path_factory.mktemp("home")) as credential:
+            yield credential
+    except EnclaveError as error:
+        pytest.skip(f"this machine runs no server: {error.detail}")
+
+
+@pytest.fixture
+def client(real: Credential) -> Iterator[Enclave]:
+    """A client of it."""
+    with Enclave(real.base_url, api_key=real.api_key) as client:
+        yield client
+
+
+def _command(real: Credential, *args: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+    environment = os.environ | {"ENCLAVE_BASE_URL": real.base_url, "ENCLAVE_API_KEY": real.api_key}
+    return subprocess.run([sys.executable, "-m", "enclave", *args], env=environment, input=stdin, capture_output=True)
+
+
+def test_a_program_runs_and_gives_its_result(client: Enclave) -> None:
+    handle = client.run("print('hi'); enclave.result({'ok': True})", labels={"suite": "real"})
+    result = handle.result(timeout=30)
+
+    assert (result.exit_code, result.result, result.stdout) == (0, {"ok": True}, "hi\n")
+    assert handle.session.phase is Phase.SUCCEEDED
+    assert client.result(handle.id) == result
+    assert [event.type for event in handle.audit()][:2] == ["session_created", "sandbox_started"]
+    assert handle.id in [session.id for session in client.list(labels={"suite": "real"})]
+    assert handle.teardown().phase is Phase.TORN_DOWN
+
+
+def test_waiting_brings_the_result_in_one_round_trip(client: Enclave) -> None:
+    handle = client.run("enclave.result(6 * 7)", wait=20)
+
+    assert handle.session.result is not None
+    assert handle.result().result == 42
+
+
+def test_a_stream_is_live_and_can_be_resumed_at_each_of_its_frames(client: Enclave) -> None:
+    handle = client.run("import sys\nfor n in range(3): print(n, flush=True)")
+    with handle.stream() as stream:
+        told = [(frame, stream.cursor) for frame in stream]
+    frames = [frame for frame, _ in told]
+
+    assert isinstance(frames[-1], EndFrame)
+    assert "".join(frame.chunk for frame in frames if isinstance(frame, StdoutFrame)) == "0\n1\n2\n"
+    for place, (_, cursor) in enumerate(told[:-1]):
+        rest = list(client.stream(handle.id, after=cursor))
+        text = [
+            "".join(frame.chunk for frame in some if isinstance(frame, StdoutFrame))
+            for some in (rest, frames[place + 1 :])
+        ]
+        others = [
+            [frame for frame in some if not isinstance(frame, StdoutFrame)] for some in (rest, frames[place + 1 :])
+        ]
+        assert text[0] == text[1]
+        assert others[0] == others[1]
+
+
+def test_a_kill_has_its_reason(client: Enclave) -> None:
+    handle = client.run("while True: pass", limits={"wall_clock_seconds": 0.3})
+    handle.result(timeout=30)
+
+    assert (handle.session.phase, handle.session.kill_reason) == (Phase.KILLED, KillReason.WALL_CLOCK_EXCEEDED)
+
+
+def test_errors_are_the_servers_own(client: Enclave, real: Credential) -> None:
+    with pytest.raises(NotFound):
+        client.get(ID)
+    with pytest.raises(InvalidRequest) as caught:
+        client.run("x", limits={"pids": 10**6})
+    assert [problem.field for problem in caught.value.errors] == ["limits.pids"]
+    handle = client.run("import time; time.sleep(20)")
+    with pytest.raises(Conflict):
+        client.result(handle.id)
+    with pytest.raises(TimeoutError):
+        handle.result(timeout=0.05)
+    assert handle.teardown().phase is Phase.TORN_DOWN
+    with Enclave(real.base_url, api_key="ek_nobody_0000") as stranger, pytest.raises(Unauthenticated):
+        stranger.get(handle.id)
+
+
+def test_the_async_client_does_the_same(real: Credential) -> None:
+    async def converse() -> None:
+        async with AsyncEnclave(real.base_url, api_key=real.api_key) as client:
+            handle = await client.run("print('hi'); enclave.result([1])")
+            kinds = [frame.kind async for frame in handle.stream()]
+            assert kinds[-1] == "end"
+            assert (await handle.result(timeout=30)).result == [1]
+            assert handle.id in [session.id async for session in client.list(limit=5)]
+            assert (await client.health()).ok
+
+    import asyncio
+
+    asyncio.run(converse())
+
+
+def test_the_command_line_runs_a_program(real: Credential) -> None:
+    program = b"import sys; print('out'); print('err', file=sys.stderr); enclave.result({'n': 1}); sys.exit(3)"
+    ran = _command(real, "run", "-", stdin=program)
+
+    assert (ran.returncode, ran.stdout) == (3, b'out\n{"n": 1}\n')
+    assert ran.stderr == b"err\nfailed: exit code 3\n"
+
+
+def test_the_command_line_tells_of_a_kill(real: Credential) -> None:
+    ran = _command(real, "run", "--wall", "0.3", "-c", "while True: pass")
+
+    assert (ran.returncode, ran.stderr) == (124, b"killed: it ran longer than 0.3 s\n")
+
+
+def test_the_command_line_lists_and_follows(real: Credential, client: Enclave) -> None:
+    handle = client.run("print('told')", labels={"suite": "listing"}, wait=20)
+
+    assert handle.id.encode() in _command(real, "sessions", "--label", "suite=listing").stdout
+    assert _command(real, "logs", handle.id).stdout == b"told\n"
+    assert b"session_created" in _command(real, "audit", handle.id).stdout
+    assert _command(real, "rm", handle.id).stdout == f"{handle.id}\n".encode()
+
+
+def test_a_program_needs_no_server_to_be_there(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ENCLAVE_")}
+    ran = subprocess.run(
+        [sys.executable, "-m", "enclave", "run", "-c", "print('alone')"],
+        env=environment | {"ENCLAVE_HOME": str(tmp_path)},
+        capture_output=True,
+    )
+
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"alone\n", b"")
+
+
+def test_doctor_examines_this_machine() -> None:
+    ran = subprocess.run([sys.executable, "-m", "enclave", "doctor"], capture_output=True)
+
+    assert ran.returncode in (0, 1)
+    assert b"CONTROL" in ran.stdout

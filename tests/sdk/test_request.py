@@ -1,0 +1,57 @@
+"""The terms of a run."""
+
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from enclave.contracts.errors import InvalidRequest
+from enclave.contracts.policy import EgressMode, EgressPolicy, Language, RequestedLimits
+from enclave.contracts.sessions import CreateSessionRequest
+from enclave.sdk.request import request_of
+
+ALLOWLIST = EgressPolicy(mode=EgressMode.ALLOWLIST, allow=("pypi.org",))
+
+
+def test_limits_are_taken_by_either_name() -> None:
+    limits = MappingProxyType({"memory_mib": 64, "wallClockSeconds": 2})
+
+    assert request_of("x", {"limits": limits}).limits == RequestedLimits(memory_mib=64, wall_clock_seconds=2.0)
+    assert request_of("x", {"limits": RequestedLimits(pids=7)}).limits == RequestedLimits(pids=7)
+
+
+def test_allow_is_short_for_an_allowlist() -> None:
+    assert request_of("x", {"allow": ["pypi.org"]}).egress == ALLOWLIST
+    assert request_of("x", {"allow": "pypi.org"}).egress == ALLOWLIST
+    assert request_of("x", {"allow": []}).egress == EgressPolicy()
+    assert request_of("x", {"egress": ALLOWLIST}).egress == ALLOWLIST
+
+
+def test_terms_go_over_those_of_a_request() -> None:
+    base = CreateSessionRequest(code="x", language=Language.NODE, labels={"a": "b"}, webhook_url="https://x")
+
+    assert request_of(base, {}) == base
+    assert request_of(base, {"labels": {"c": "d"}}) == base.model_copy(update={"labels": {"c": "d"}})
+
+
+@pytest.mark.parametrize(
+    ("terms", "field"),
+    [
+        ({"language": "cobol"}, "language"),
+        ({"limits": {"memory_mib": 1.5}}, "limits.memoryMiB"),
+        ({"limits": {"memory": 1}}, "limits.memory"),
+        ({"labels": {"a": 1}}, "labels.a"),
+        ({"speed": 9}, "speed"),
+        ({"allow": ["x"], "egress": ALLOWLIST}, None),
+    ],
+)
+def test_what_is_wrong_is_named_before_anything_is_sent(terms: Any, field: str | None) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        request_of("x", terms)
+
+    assert [problem.field for problem in caught.value.errors] == ([field] if field else [])
+
+
+def test_no_code_is_no_request() -> None:
+    with pytest.raises(InvalidRequest, match="code"):
+        request_of("", {})
