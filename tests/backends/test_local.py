@@ -106,6 +106,14 @@ async def test_every_limit_kills_with_its_own_reason(
     assert outcome(await run(code, **limits)) == (None, None, reason)
 
 
+@pytest.mark.parametrize("forged", ["R", "RR", "E" * 100, "X", "nonsense", "R" * 9000])
+async def test_a_forged_status_ends_the_session_and_nothing_else(run: RunProgram, forged: str) -> None:
+    with pytest.raises(SandboxLost):
+        await run(f"import os, time\nos.write(6, b'{forged}')\ntime.sleep(60)")
+
+    assert (await run("print('well')")).stdout == b"well\n"
+
+
 async def test_output_is_kept_up_to_the_limit_and_the_program_goes_on(run: RunProgram) -> None:
     code = "import sys\nfor _ in range(300): sys.stdout.write('x' * 65536)\nprint('still here', file=sys.stderr)"
 
@@ -166,7 +174,7 @@ async def test_nothing_of_the_host_is_inside(run: RunProgram) -> None:
 
     assert seen == {
         "environment": ["ENCLAVE_SESSION_ID", "HOME", "LANG", "PATH", "TMPDIR", "USER"],
-        "descriptors": [0, 1, 2, 5],
+        "descriptors": [0, 1, 2, 5, 6],
         "pid": 2,
         "ids": [1000] * 6,
         "root": sorted(ROOT & set(seen["root"])),

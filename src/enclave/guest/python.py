@@ -25,7 +25,10 @@ PAYLOAD: Final = 4
 RESULT: Final = 5
 """Where values go: a length of four bytes (little-endian), then that much JSON."""
 STATUS: Final = 6
-"""Where one byte says that the guest is ready; closed before any program runs."""
+"""Where the guest says that it is ready, and then how it ended."""
+READY: Final = b"R"
+EXITED: Final = b"X"
+"""Followed by a wait status (wait(2)) of four bytes, little-endian."""
 
 MAX_RESULT_BYTES: Final = 1024 * 1024
 HOME: Final = "/work"
@@ -35,8 +38,7 @@ FILE: Final = "/work/main.py"
 def wait_and_become() -> NoReturn:
     """Get ready, say so, wait for a program and become it; leave quietly if none will come."""
     _rehearse()
-    os.write(STATUS, b"R")
-    os.close(STATUS)
+    os.write(STATUS, READY)
     header = os.read(GO, 8)
     if len(header) < 8:
         os._exit(0)
@@ -57,7 +59,8 @@ def become(code: str, environment: Mapping[str, str]) -> NoReturn:
     sys.path.insert(0, HOME)
     with open(FILE, "w", encoding="utf-8", errors="surrogatepass") as file:
         file.write(code)
-    _finish(_execute(code, _main_module()))
+    guest = os.getpid()
+    _finish(_execute(code, _main_module()), reports=os.getpid() == guest)
 
 
 def _fresh_signals() -> None:
@@ -137,11 +140,14 @@ def _report(error: BaseException) -> None:
     _quietly(lambda: sys.excepthook(type(error), error.with_traceback(trace), trace))
 
 
-def _finish(code: int) -> NoReturn:
+def _finish(code: int, *, reports: bool) -> NoReturn:
     _quietly(threading._shutdown)  # type: ignore[attr-defined]
     _quietly(atexit._run_exitfuncs)
     _quietly(lambda: sys.stdout.flush())
     _quietly(lambda: sys.stderr.flush())
+    if reports:
+        # Init would say the same once this process is taken apart; that takes longer than many a program.
+        _quietly(lambda: os.write(STATUS, EXITED + (code << 8).to_bytes(4, "little")))
     os._exit(code)
 
 

@@ -119,12 +119,17 @@ class Hierarchy:
         return set(self.roots.values())
 
     def make(self, name: str) -> "Group":
-        """A new group called `name`, without bounds yet."""
-        made: dict[int, int] = {}
-        for root in self.distinct():
-            os.mkdir(name, 0o755, dir_fd=root)
-            made[root] = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
-        return Group(self, name, {controller: made[root] for controller, root in self.roots.items()})
+        """A new group called `name`, without bounds yet. Raises OSError, with nothing left."""
+        made: list[int] = []
+        try:
+            for root in self.distinct():
+                os.mkdir(name, 0o755, dir_fd=root)
+                made.append(root)
+            return Group(self, name)
+        except OSError:
+            for root in made:
+                os.rmdir(name, dir_fd=root)
+            raise
 
     def remove(self) -> None:
         """Remove the directories themselves, once every group in them is gone."""
@@ -139,15 +144,20 @@ class Hierarchy:
 
 
 class Group:
-    """The group of one sandbox."""
+    """The group of one sandbox. Its figures are opened once, so that reading them is one call each."""
 
-    __slots__ = ("_bounds", "_directories", "_hierarchy", "name")
+    __slots__ = ("_bounds", "_figures", "_hierarchy", "name")
 
-    def __init__(self, hierarchy: Hierarchy, name: str, directories: Mapping[str, int]) -> None:
+    def __init__(self, hierarchy: Hierarchy, name: str) -> None:
         self.name = name
         self._hierarchy = hierarchy
-        self._directories = directories
         self._bounds: Bounds | None = None
+        self._figures: dict[tuple[str, str], int] = {}
+        flavour = hierarchy.flavour
+        for figure in (flavour.cpu, flavour.peak_memory, flavour.memory_events, flavour.pids_events):
+            self._figures[figure] = self._open(*figure, os.O_RDONLY)
+        with contextlib.suppress(FileNotFoundError):  # pids.peak came with Linux 6.1
+            self._figures[flavour.peak_tasks] = self._open(*flavour.peak_tasks, os.O_RDONLY)
 
     def bound(self, bounds: Bounds) -> None:
         """Put bounds in force; those already in force are not written again."""
@@ -164,41 +174,38 @@ class Group:
 
     def entrances(self) -> list[int]:
         """Descriptors of the files through which a process joins, by writing `0`; the caller closes them."""
-        directories = set(self._directories.values())
-        return [os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=fd) for fd in directories]
+        path = f"{self.name}/cgroup.procs"
+        return [os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=root) for root in self._hierarchy.distinct()]
 
     def account(self) -> Account:
         """What it has used so far."""
         flavour = self._hierarchy.flavour
         return Account(
             cpu_seconds=self.cpu_seconds(),
-            peak_memory_bytes=int(self._read(*flavour.peak_memory)),
-            peak_tasks=self._peak_tasks(),
-            out_of_memory=parse_fields(self._read(*flavour.memory_events)).get("oom_kill", 0) > 0,
-            out_of_tasks=parse_fields(self._read(*flavour.pids_events)).get("max", 0) > 0,
+            peak_memory_bytes=int(self._read(flavour.peak_memory)),
+            peak_tasks=int(self._read(flavour.peak_tasks)) if flavour.peak_tasks in self._figures else None,
+            out_of_memory=parse_fields(self._read(flavour.memory_events)).get("oom_kill", 0) > 0,
+            out_of_tasks=parse_fields(self._read(flavour.pids_events)).get("max", 0) > 0,
         )
 
     def cpu_seconds(self) -> float:
         """Processor time used by all that ever ran in it."""
-        return cpu_seconds(self._hierarchy.flavour, self._read(*self._hierarchy.flavour.cpu))
+        return cpu_seconds(self._hierarchy.flavour, self._read(self._hierarchy.flavour.cpu))
 
-    def tasks_alarm(self) -> int:
-        """A descriptor on which EPOLLPRI tells that the bound on tasks was run into."""
-        controller, file = self._hierarchy.flavour.pids_events
-        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directories[controller])
-        os.read(fd, 256)
-        return fd
+    def tasks_alarm(self) -> tuple[int, int]:
+        """A descriptor, and the epoll event on it that tells that the bound on tasks was run into."""
+        self._read(self._hierarchy.flavour.pids_events)
+        return os.dup(self._figures[self._hierarchy.flavour.pids_events]), select.EPOLLPRI
 
     def memory_alarm(self) -> tuple[int, int]:
         """A descriptor, and the epoll event on it that tells that memory ran out."""
-        controller, file = self._hierarchy.flavour.memory_events
-        events = os.open(file, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directories[controller])
-        if self._hierarchy.flavour.version == 2:
-            os.read(events, 256)
-            return events, select.EPOLLPRI
+        flavour = self._hierarchy.flavour
+        events = self._figures[flavour.memory_events]
+        if flavour.version == 2:
+            self._read(flavour.memory_events)
+            return os.dup(events), select.EPOLLPRI
         alarm = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._write("memory", "cgroup.event_control", f"{alarm} {events}")
-        os.close(events)
         return alarm, select.EPOLLIN
 
     def remove(self) -> bool:
@@ -209,27 +216,20 @@ class Group:
                     os.rmdir(self.name, dir_fd=root)
         except OSError:
             return False
-        for fd in set(self._directories.values()):
+        for fd in self._figures.values():
             os.close(fd)
         return True
 
-    def _peak_tasks(self) -> int | None:
-        try:
-            return int(self._read(*self._hierarchy.flavour.peak_tasks))
-        except OSError:
-            return None
+    def _read(self, figure: tuple[str, str]) -> str:
+        return os.pread(self._figures[figure], 4096, 0).decode()
 
-    def _read(self, controller: str, file: str) -> str:
-        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directories[controller])
-        try:
-            return os.read(fd, 4096).decode()
-        finally:
-            os.close(fd)
+    def _open(self, controller: str, file: str, flags: int) -> int:
+        return os.open(f"{self.name}/{file}", flags | os.O_CLOEXEC, dir_fd=self._hierarchy.roots[controller])
 
     def _write(self, controller: str, file: str, value: str) -> None:
         optional = file.endswith("?")
         try:
-            fd = os.open(file.rstrip("?"), os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._directories[controller])
+            fd = self._open(controller, file.rstrip("?"), os.O_WRONLY)
         except FileNotFoundError:
             if optional:
                 return

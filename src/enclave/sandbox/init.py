@@ -1,7 +1,8 @@
 """What runs first in a sandbox: it puts up the walls, starts the guest, and outlives it by one message.
 
-Init holds the only descriptor on which an end can be reported. The guest cannot reach it: init is not dumpable, signals
-from inside do not touch the first process of a namespace (pid_namespaces(7)), and its death takes everything along.
+The guest cannot reach init: it is not dumpable, signals from inside do not touch the first process of a namespace
+(pid_namespaces(7)), and its death takes everything along. A guest may report its own end before it is gone; whatever it
+says there, it is killed for it, and an exit code is the program's own to choose. Limits are judged by the launcher.
 """
 
 import contextlib
@@ -9,7 +10,6 @@ import fcntl
 import os
 import select
 import signal
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
@@ -17,11 +17,9 @@ from typing import Final, NoReturn
 from enclave.guest import python
 from enclave.sandbox import isolate, linux
 
-EXITED: Final = b"X"
 FAILED: Final = b"E"
-READY: Final = b"R"
 _ABOVE_PLACES: Final = 16
-_STATUS: Final = struct.Struct("<ci")
+_EXIT_BYTES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +39,29 @@ class Ends:
         return (self.null, self.stdout, self.stderr, self.go, self.payload, self.result, self.status)
 
 
-def pack_exit(wait_status: int) -> bytes:
-    """The message that says how the guest ended, with its wait status (wait(2))."""
-    return _STATUS.pack(EXITED, wait_status)
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a sandbox's status bytes say; whatever is not understood says nothing, and ends it."""
+
+    ready: bool = False
+    ended: int | None = None
+    failure: str | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing more to wait for."""
+        return self != Status(ready=True)
 
 
-def unpack_exit(message: bytes) -> int:
-    """The wait status in such a message."""
-    return int(_STATUS.unpack(message[: _STATUS.size])[1])
+def read_status(message: bytes) -> Status:
+    """The status in bytes that the hostile side may have written. Never raises."""
+    ready = message.startswith(python.READY)
+    rest = message.removeprefix(python.READY)
+    if rest.startswith(python.EXITED) and len(rest) >= _EXIT_BYTES:
+        return Status(ready, int.from_bytes(rest[1:_EXIT_BYTES], "little") & 0xFFFF)
+    if rest.startswith(FAILED):
+        return Status(ready, failure=rest[1:].decode(errors="replace"))
+    return Status(ready and not rest)
 
 
 def run(walls: isolate.Walls, ends: Ends, command: Sequence[str] | None) -> NoReturn:
@@ -100,7 +113,8 @@ def _be_guest(command: Sequence[str] | None) -> NoReturn:
     _volunteer_for_oom()
     if command is not None:
         os.execve(command[0], list(command), dict(GUEST_ENVIRONMENT))  # noqa: S606  the guest, by its path
-    os.set_inheritable(python.RESULT, False)
+    for place in (python.RESULT, python.STATUS):
+        os.set_inheritable(place, False)
     python.wait_and_become()
 
 
@@ -128,5 +142,5 @@ def _await(guest: int) -> NoReturn:
     while True:
         pid, status = os.waitpid(-1, 0)
         if pid == guest:
-            os.write(python.STATUS, pack_exit(status))
+            os.write(python.STATUS, python.EXITED + status.to_bytes(4, "little"))
             os._exit(0)

@@ -27,6 +27,8 @@ _RETRY_SECONDS: Final = 0.002
 _BUILD_PAUSE_SECONDS: Final = 1.0
 _INIT_TASKS: Final = 1
 _FEW_TIMERS: Final = 64
+_FEW: Final = 4
+_QUIET_SECONDS: Final = 0.005
 
 SHARED_MODULES: Final = tuple(
     "base64 bisect collections contextlib copy csv dataclasses datetime decimal enum fractions functools glob hashlib"
@@ -54,6 +56,7 @@ class Launcher:
         self._timers: list[tuple[float, int, Slot, Callable[[], None]]] = []
         self._order = itertools.count()
         self._build_after = 0.0
+        self._started_at = 0.0
         self._poll = select.epoll()
         self._on: dict[int, Callable[[], None]] = {}
         self._alive = True
@@ -91,9 +94,10 @@ class Launcher:
     # -- time ------------------------------------------------------------------------------------------------------
 
     def _timeout(self) -> float:
-        if self._wanting() is not None:
-            return max(0.0, self._build_after - time.monotonic())
-        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else -1
+        moments = [self._timers[0][0]] if self._timers else []
+        if (language := self._wanting()) is not None:
+            moments.append(self._refill_at(language))
+        return max(0.0, min(moments) - time.monotonic()) if moments else -1
 
     def _at(self, when: float, about: Slot, act: Callable[[], None]) -> None:
         heapq.heappush(self._timers, (when, next(self._order), about, act))
@@ -114,9 +118,14 @@ class Launcher:
                 return language
         return None
 
+    def _refill_at(self, language: str) -> float:
+        # A build competes with a program that has just been started: it waits a moment, unless few are left.
+        few = len(self._warm[language]) * _FEW < self._target[language]
+        return self._build_after if few else max(self._build_after, self._started_at + _QUIET_SECONDS)
+
     def _refill(self) -> None:
         language = self._wanting()
-        if language is None or time.monotonic() < self._build_after:
+        if language is None or time.monotonic() < self._refill_at(language):
             return
         try:
             self._build(self._shapes[language], hurry=False)
@@ -160,6 +169,7 @@ class Launcher:
             self._refuse(order, error)
             return
         self._by_session[order.id] = chosen
+        self._started_at = time.monotonic()
         try:
             chosen.group.bound(cgroup.Bounds(order.memory_bytes, order.tasks + _INIT_TASKS, order.cpus))
             chosen.begin(order.id, payload)
@@ -198,10 +208,10 @@ class Launcher:
         """Listen for the kernel's word that a bound was run into; once armed, look whether it already was."""
         if live.alarms:
             return
-        (memory, event), tasks = live.group.memory_alarm(), live.group.tasks_alarm()
+        (memory, memory_event), (tasks, tasks_event) = live.group.memory_alarm(), live.group.tasks_alarm()
         live.alarms = [memory, tasks]
-        self._watch(memory, lambda: self._exceed(live, "memory_exceeded"), event)
-        self._watch(tasks, lambda: self._exceed(live, "pids_exceeded"), select.EPOLLPRI)
+        self._watch(memory, lambda: self._exceed(live, "memory_exceeded"), memory_event)
+        self._watch(tasks, lambda: self._exceed(live, "pids_exceeded"), tasks_event)
         if live.session is not None and (reason := _bound_reached(live)):
             self._exceed(live, reason)
 
@@ -237,16 +247,15 @@ class Launcher:
     # -- ends ------------------------------------------------------------------------------------------------------
 
     def _take_status(self, found: Slot) -> None:
-        message = os.read(found.ours.status, 4096)
-        if message.startswith(init.READY):
-            message = message[1:]
+        status = init.read_status(os.read(found.ours.status, 4096))
+        if status.ready and not found.ready:
             self._now_ready(found)
-            if not message:
+            if not status.over:
                 return
-        if message.startswith(init.EXITED):
-            self._report_exit(found, init.unpack_exit(message))
-        elif message.startswith(init.FAILED):
-            self._build_failed(message[1:].decode(errors="replace"))
+        if status.ended is not None:
+            self._report_exit(found, status.ended)
+        elif status.failure is not None and not found.ready:
+            self._build_failed(status.failure)
         self._unwatch(found.ours.status)
         found.kill()
 
@@ -264,7 +273,7 @@ class Launcher:
         seconds = time.monotonic() - ended.started_at
         account = ended.group.account()
         reason = ended.kill_reason or _bound_reached(ended)
-        code = os.waitstatus_to_exitcode(wait_status) if wait_status is not None and reason is None else None
+        code = _exit_code(wait_status) if wait_status is not None and reason is None else None
         report = {
             "ev": "exit",
             "id": ended.session,
@@ -336,6 +345,12 @@ def _bound_reached(live: Slot) -> str | None:
     if account.out_of_tasks:
         return "pids_exceeded"
     return "memory_exceeded" if account.out_of_memory else None
+
+
+def _exit_code(wait_status: int) -> int:
+    """The exit code, or the negated signal; the bits may be a guest's own invention, so they are only masked."""
+    signal_number = wait_status & 0x7F
+    return -signal_number if signal_number else wait_status >> 8 & 0xFF
 
 
 def main(control: socket.socket) -> None:
