@@ -4,12 +4,9 @@ One thread, because it forks. It holds no secret and no tenant's data, and has l
 sandbox exists. When the control plane is gone, so is everything here.
 """
 
-import gc
 import heapq
-import importlib
 import itertools
 import os
-import resource
 import select
 import signal
 import socket
@@ -19,23 +16,17 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from enclave.sandbox import cgroup, init, linux, root, seccomp, slot, wire
+from enclave.sandbox import cgroup, init, slot, wire
 from enclave.sandbox.slot import Shape, Site, Slot
 
 _CPU_GRAIN_SECONDS: Final = 0.02
 _RETRY_SECONDS: Final = 0.002
 _BUILD_PAUSE_SECONDS: Final = 1.0
-_INIT_TASKS: Final = 1
+INIT_TASKS: Final = 1
+"""How many tasks a sandbox has beside its program's own."""
 _FEW_TIMERS: Final = 64
 _FEW: Final = 4
 _QUIET_SECONDS: Final = 0.005
-
-SHARED_MODULES: Final = tuple(
-    "base64 bisect collections contextlib copy csv dataclasses datetime decimal enum fractions functools glob hashlib"
-    " heapq html itertools json linecache logging math operator pathlib pickle queue random re shutil statistics string"
-    " struct subprocess tempfile textwrap threading time traceback typing urllib.parse uuid zlib".split()
-)
-"""What most programs import: done once here, shared by every fork."""
 
 
 class Launcher:
@@ -74,7 +65,7 @@ class Launcher:
             self._fire_timers()
             if not events:
                 self._refill()
-        self._end_all()
+        self.end_all()
 
     def _wakeup(self) -> int:
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -171,7 +162,7 @@ class Launcher:
         self._by_session[order.id] = chosen
         self._started_at = time.monotonic()
         try:
-            chosen.group.bound(cgroup.Bounds(order.memory_bytes, order.tasks + _INIT_TASKS, order.cpus))
+            chosen.group.bound(cgroup.Bounds(order.memory_bytes, order.tasks + INIT_TASKS, order.cpus))
             chosen.begin(order.id, payload)
         except OSError as error:
             chosen.session, chosen.reported = order.id, True
@@ -330,7 +321,8 @@ class Launcher:
             del self._by_session[dead.session]
             wire.send_report(self._control, {"ev": "gone", "id": dead.session})
 
-    def _end_all(self) -> None:
+    def end_all(self) -> None:
+        """End every sandbox and remove what they used."""
         for left in self._by_pid.values():
             left.kill()
         for left in self._by_pid.values():
@@ -351,80 +343,3 @@ def _exit_code(wait_status: int) -> int:
     """The exit code, or the negated signal; the bits may be a guest's own invention, so they are only masked."""
     signal_number = wait_status & 0x7F
     return -signal_number if signal_number else wait_status >> 8 & 0xFF
-
-
-def main(control: socket.socket) -> None:
-    """Be a launcher for whoever holds the other end of a SEQPACKET socket."""
-    linux.prctl(linux.PR_SET_NAME, b"enclave-launch")
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    control.set_inheritable(False)
-    importlib.invalidate_caches()
-    for name in SHARED_MODULES:
-        importlib.import_module(name)
-    order = wire.decode(wire.receive(control, 0)[0])
-    if not isinstance(order, wire.Configure):
-        raise TypeError("a launcher is configured first")
-    try:
-        launcher = _settle(control, order)
-    except OSError as error:
-        wire.send_report(control, {"ev": "down", "why": str(error)})
-        return
-    # Only now: a process that is not dumpable does not own its files in /proc, and settling writes some.
-    linux.prctl(linux.PR_SET_DUMPABLE, 0)
-    gc.collect()
-    gc.freeze()
-    try:
-        launcher.run()
-    except BrokenPipeError:
-        launcher._end_all()
-
-
-def _settle(control: socket.socket, order: wire.Configure) -> Launcher:
-    privileged = os.geteuid() == 0
-    hierarchy = cgroup.open_hierarchy(_own_mounts(), order.instance)
-    if not privileged:
-        _become_root_of_own()
-    _become_first_of_own()
-    linux.last_capability()
-    site = Site(
-        hierarchy=hierarchy,
-        own_pid_namespace=os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC),
-        filter=seccomp.assemble(),
-        null=os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC),
-        privileged=privileged,
-    )
-    files = {path: text.encode() for path, text in order.files.items()}
-    root.enter(root.plan(order.prefixes, files), keep_proc=not privileged)
-    bounds = cgroup.Bounds(order.memory_bytes, order.tasks + _INIT_TASKS, order.cpus)
-    shapes = {
-        language: Shape(language, tuple(command) or None, order.disk_bytes, bounds)
-        for language, command in order.commands.items()
-    }
-    return Launcher(control, site, shapes, order.warm)
-
-
-def _own_mounts() -> cgroup.Mounts:
-    with open("/proc/self/mountinfo") as mounts, open("/proc/self/cgroup") as groups:
-        return cgroup.read_mounts(mounts.read(), groups.read())
-
-
-def _become_first_of_own() -> None:
-    """Go on as the first process of a PID namespace, so that the kernel ends every sandbox when the launcher ends.
-
-    Also, without real root, only a process of a namespace of its own may return to it after each fork (setns(2)).
-    """
-    linux.unshare(linux.CLONE_NEWPID)
-    launcher = os.fork()
-    if launcher:
-        linux.close_all_but({2})
-        os._exit(os.waitstatus_to_exitcode(os.waitpid(launcher, 0)[1]) & 0xFF)
-    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _become_root_of_own() -> None:
-    uid, gid = os.geteuid(), os.getegid()
-    linux.unshare(linux.CLONE_NEWUSER)
-    for file, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
-        with open(f"/proc/self/{file}", "w") as target:
-            target.write(text)

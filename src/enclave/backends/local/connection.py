@@ -15,7 +15,7 @@ from enclave.sandbox import wire
 
 _BOOT: Final = (
     "import socket,sys;s=socket.socket(fileno=3);sys.path.insert(0,s.recv(4096).decode());"
-    "from enclave.sandbox.launcher import main;sys.path.pop(0);main(s)"
+    "from enclave.sandbox.boot import main;sys.path.pop(0);main(s)"
 )
 """What the interpreter is started with. Where our code is comes by the socket: an argument would show in /proc."""
 

@@ -1,0 +1,104 @@
+"""The identity authority of a single machine."""
+
+import hashlib
+from pathlib import Path
+from typing import Final, Self
+
+from enclave.contracts.errors import Unauthenticated
+from enclave.contracts.identity import Principal
+from enclave.core.access import ROLES
+from enclave.identity.apikey import NO_HASH, ApiKey, new_api_key, parse
+from enclave.identity.directory import Clock, Directory, KeyRecord, Member, SqliteDirectory
+from enclave.identity.home import private_home, secrets_of
+from enclave.identity.token import INVALID, TokenReader
+
+MAX_CREDENTIAL_CHARS: Final = 8192
+MAX_REMEMBERED: Final = 4096
+REMEMBER_SECONDS: Final = 30.0
+"""How long a key may still pass after another process has revoked it."""
+
+
+class EmbeddedIdentity:
+    """An Authenticator for API keys and user JWTs that asks nobody else. Use it from one event loop, and close it."""
+
+    def __init__(self, directory: Directory, tokens: TokenReader, *, pepper: bytes, now: Clock) -> None:
+        self._directory = directory
+        self._tokens = tokens
+        self._pepper = pepper
+        self._now = now
+        self._remembered: dict[bytes, tuple[Principal, float]] = {}
+
+    @classmethod
+    def open(cls, home: Path, *, now: Clock, jwt_secret: str | None = None) -> Self:
+        """The authority that lives in `home`, made there if there is none; `jwt_secret` is used in place of its own.
+
+        Raises InvalidRequest if the secret is too short, and Unavailable, saying why, if `home` cannot be used or
+        others can read what is secret in it.
+        """
+        private_home(home)
+        secrets = secrets_of(home)
+        # An environment variable may hold any bytes; Python keeps those that are not UTF-8 as surrogates.
+        tokens = TokenReader(
+            (secrets.jwt_secret if jwt_secret is None else jwt_secret).encode(errors="surrogateescape")
+        )
+        directory = SqliteDirectory.open(home / "identity.db", now)
+        return cls(directory, tokens, pepper=secrets.api_key_pepper.encode(), now=now)
+
+    async def authenticate(self, credential: str) -> Principal:
+        """The caller behind an API key or a user JWT. Raises Unauthenticated, which says nothing of why."""
+        return self.identify(credential)
+
+    def identify(self, credential: str) -> Principal:
+        """As `authenticate`, for callers that are not in an event loop."""
+        if len(credential) > MAX_CREDENTIAL_CHARS or not credential.isascii():
+            raise Unauthenticated
+        digest, now = hashlib.sha256(credential.encode()).digest(), self._now().timestamp()
+        known = self._remembered.get(digest)
+        if known is None or known[1] <= now:
+            known = self._examine(credential, now)
+            self._remember(digest, known)
+        return known[0]
+
+    def issue_key(self, member: Member) -> ApiKey:
+        """A new API key with all the rights of a member. It is not stored: this is the only time it is seen."""
+        key = new_api_key()
+        self._directory.add_key(KeyRecord(key.id, member, key.hash(self._pepper)))
+        return key
+
+    def owner(self, email: str) -> Member:
+        """The member with this address, made the owner of an org of their own if there is none."""
+        return self._directory.owner(email)
+
+    def revoke_key(self, key_id: str) -> None:
+        """Refuse a key from now on. Idempotent."""
+        self._directory.revoke_key(key_id)
+        self._remembered.clear()
+
+    def close(self) -> None:
+        """Release everything."""
+        self._directory.close()
+
+    def _examine(self, credential: str, now: float) -> tuple[Principal, float]:
+        key = parse(credential)
+        return self._of_token(credential, now) if key is None else (self._of_key(key), now + REMEMBER_SECONDS)
+
+    def _of_key(self, key: ApiKey) -> Principal:
+        record = self._directory.find_key(key.id)
+        if not key.has_hash(record.hash if record else NO_HASH, self._pepper) or record is None:
+            raise Unauthenticated
+        member = record.member
+        return Principal(user_id=key.id, org_id=member.org_id, role=member.role, scopes=ROLES[member.role])
+
+    def _of_token(self, token: str, now: float) -> tuple[Principal, float]:
+        try:
+            principal, until = self._tokens.read(token)
+        except INVALID:
+            raise Unauthenticated from None
+        if until <= now:
+            raise Unauthenticated
+        return principal, until
+
+    def _remember(self, digest: bytes, known: tuple[Principal, float]) -> None:
+        while len(self._remembered) >= MAX_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+        self._remembered[digest] = known

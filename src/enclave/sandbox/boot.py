@@ -1,0 +1,97 @@
+"""How a launcher comes to stand: it takes hold of its cgroups, leaves the host's root, and only then serves."""
+
+import gc
+import importlib
+import os
+import resource
+import signal
+import socket
+from typing import Final
+
+from enclave.sandbox import cgroup, linux, root, seccomp, wire
+from enclave.sandbox.launcher import INIT_TASKS, Launcher
+from enclave.sandbox.slot import Shape, Site
+
+SHARED_MODULES: Final = tuple(
+    "base64 bisect collections contextlib copy csv dataclasses datetime decimal enum fractions functools glob hashlib"
+    " heapq html itertools json linecache logging math operator pathlib pickle queue random re shutil statistics string"
+    " struct subprocess tempfile textwrap threading time traceback typing urllib.parse uuid zlib".split()
+)
+"""What most programs import: done once here, shared by every fork."""
+
+
+def main(control: socket.socket) -> None:
+    """Be a launcher for whoever holds the other end of a SEQPACKET socket."""
+    linux.prctl(linux.PR_SET_NAME, b"enclave-launch")
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    control.set_inheritable(False)
+    importlib.invalidate_caches()
+    for name in SHARED_MODULES:
+        importlib.import_module(name)
+    order = wire.decode(wire.receive(control, 0)[0])
+    if not isinstance(order, wire.Configure):
+        raise TypeError("a launcher is configured first")
+    try:
+        launcher = _settle(control, order)
+    except OSError as error:
+        wire.send_report(control, {"ev": "down", "why": str(error)})
+        return
+    # Only now: a process that is not dumpable does not own its files in /proc, and settling writes some.
+    linux.prctl(linux.PR_SET_DUMPABLE, 0)
+    gc.collect()
+    gc.freeze()
+    try:
+        launcher.run()
+    except BrokenPipeError:
+        launcher.end_all()
+
+
+def _settle(control: socket.socket, order: wire.Configure) -> Launcher:
+    privileged = os.geteuid() == 0
+    hierarchy = cgroup.open_hierarchy(_own_mounts(), order.instance)
+    if not privileged:
+        _become_root_of_own()
+    _become_first_of_own()
+    linux.last_capability()
+    site = Site(
+        hierarchy=hierarchy,
+        own_pid_namespace=os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC),
+        filter=seccomp.assemble(),
+        null=os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC),
+        privileged=privileged,
+    )
+    files = {path: text.encode() for path, text in order.files.items()}
+    root.enter(root.plan(order.prefixes, files), keep_proc=not privileged)
+    bounds = cgroup.Bounds(order.memory_bytes, order.tasks + INIT_TASKS, order.cpus)
+    shapes = {
+        language: Shape(language, tuple(command) or None, order.disk_bytes, bounds)
+        for language, command in order.commands.items()
+    }
+    return Launcher(control, site, shapes, order.warm)
+
+
+def _own_mounts() -> cgroup.Mounts:
+    with open("/proc/self/mountinfo") as mounts, open("/proc/self/cgroup") as groups:
+        return cgroup.read_mounts(mounts.read(), groups.read())
+
+
+def _become_first_of_own() -> None:
+    """Go on as the first process of a PID namespace, so that the kernel ends every sandbox when the launcher ends.
+
+    Also, without real root, only a process of a namespace of its own may return to it after each fork (setns(2)).
+    """
+    linux.unshare(linux.CLONE_NEWPID)
+    launcher = os.fork()
+    if launcher:
+        linux.close_all_but({2})
+        os._exit(os.waitstatus_to_exitcode(os.waitpid(launcher, 0)[1]) & 0xFF)
+    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _become_root_of_own() -> None:
+    uid, gid = os.geteuid(), os.getegid()
+    linux.unshare(linux.CLONE_NEWUSER)
+    for file, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+        with open(f"/proc/self/{file}", "w") as target:
+            target.write(text)

@@ -1,0 +1,52 @@
+-- Version 1. Statements can be run again: a start that was cut short is finished by the next one.
+
+-- `doc` is the session's JSON without its result; the columns before it are copies, for finding.
+CREATE TABLE IF NOT EXISTS sessions (
+    id         TEXT PRIMARY KEY,
+    org_id     TEXT NOT NULL,
+    created_by TEXT NOT NULL,
+    phase      TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    doc        TEXT NOT NULL,
+    result     TEXT
+);
+CREATE INDEX IF NOT EXISTS sessions_of_org ON sessions (org_id, id);
+CREATE INDEX IF NOT EXISTS sessions_of_org_in_phase ON sessions (org_id, phase, id);
+CREATE INDEX IF NOT EXISTS sessions_unsettled ON sessions (id) WHERE phase IN ('pending', 'running');
+
+CREATE TABLE IF NOT EXISTS labels (
+    org_id     TEXT NOT NULL,
+    name       TEXT NOT NULL,
+    value      TEXT NOT NULL,
+    session_id TEXT NOT NULL REFERENCES sessions (id),
+    PRIMARY KEY (org_id, name, value, session_id)
+) WITHOUT ROWID;
+
+-- `body` is the exact text that `digest` is the SHA-256 of, so that the chain can be checked without Enclave.
+CREATE TABLE IF NOT EXISTS audit (
+    org_id     TEXT NOT NULL,
+    seq        INTEGER NOT NULL,
+    session_id TEXT REFERENCES sessions (id),
+    type       TEXT NOT NULL,
+    ts         TEXT NOT NULL,
+    body       TEXT NOT NULL,
+    previous   TEXT NOT NULL,
+    digest     TEXT NOT NULL,
+    PRIMARY KEY (org_id, seq)
+);
+CREATE INDEX IF NOT EXISTS audit_of_session ON audit (session_id, seq);
+
+CREATE TRIGGER IF NOT EXISTS audit_is_not_rewritten BEFORE UPDATE ON audit
+BEGIN
+    SELECT RAISE (ABORT, 'the audit trail is append-only');
+END;
+CREATE TRIGGER IF NOT EXISTS audit_is_not_erased BEFORE DELETE ON audit
+BEGIN
+    SELECT RAISE (ABORT, 'the audit trail is append-only');
+END;
+-- INSERT OR REPLACE would get past the two above.
+CREATE TRIGGER IF NOT EXISTS audit_has_no_gap BEFORE INSERT ON audit
+WHEN NEW.seq <> 1 + (SELECT coalesce(max(seq), 0) FROM audit WHERE org_id = NEW.org_id)
+BEGIN
+    SELECT RAISE (ABORT, 'the audit trail has no gap and no second version');
+END;

@@ -1,0 +1,186 @@
+"""Sessions and their audit trails in one SQLite file.
+
+Changes queue for one thread, which commits all that have gathered in one transaction: each is on the disk before it is
+answered, and a crowd of them costs no more of the disk than one. Reads go past it, on connections of their own.
+"""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Final, Self, TypeVar
+
+from pydantic import TypeAdapter
+
+from enclave.contracts.audit import AuditEvent
+from enclave.contracts.errors import NotFound, Unavailable
+from enclave.contracts.sessions import Session, SessionResult
+from enclave.core.session import Change
+from enclave.store.base import Filter
+from enclave.store.writer import Writer
+
+SCHEMA_VERSION: Final = 1
+READERS: Final = 2
+_EVENT: Final = TypeAdapter[AuditEvent](AuditEvent)
+
+_UNSETTLED: Final = "SELECT doc FROM sessions WHERE phase IN ('pending', 'running') ORDER BY id"
+_LABELLED: Final = (
+    "EXISTS (SELECT 1 FROM labels WHERE org_id = ? AND name = ? AND value = ? AND session_id = first.session_id)"
+)
+
+T = TypeVar("T")
+_Term = tuple[str, tuple[str, ...]]
+
+
+class SqliteStore:
+    """A Store in a file that only its owner can read. Use it from one event loop, and close it."""
+
+    def __init__(self, writer: Writer, readers: "_Readers") -> None:
+        self._writer = writer
+        self._readers = readers
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """The store in this file, which is made if there is none. Raises Unavailable, saying why."""
+        try:
+            return cls(Writer(_writable(path)), _Readers(path))
+        except (OSError, sqlite3.Error) as error:
+            raise Unavailable(f"{path} cannot be used as a database: {error}") from error
+
+    def commit(self, change: Change) -> Awaitable[tuple[AuditEvent, ...]]:
+        """Write a change, whole or not at all. Raises StaleSession, and Unavailable if the disk or the queue is full;
+        all of them when awaited."""
+        return self._writer.put(change)
+
+    async def get(self, org_id: str, session_id: str) -> Session:
+        """One session, with its result. Raises NotFound."""
+        return await self._readers.run(lambda connection: _get(connection, org_id, session_id))
+
+    async def find(
+        self, org_id: str, wanted: Filter, *, before: str | None = None, limit: int = 50
+    ) -> Sequence[Session]:
+        """The org's sessions, newest first, without results; `before` excludes an id and all newer."""
+        query, values = _search(org_id, wanted, before)
+        return await self._readers.run(lambda connection: _sessions(connection, query, (*values, limit)))
+
+    async def trail(self, org_id: str, session_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[AuditEvent]:
+        """The session's events with `seq` above `after`, oldest first. Raises NotFound."""
+        key = (org_id, session_id)
+        return await self._readers.run(lambda connection: _trail(connection, key, after, limit))
+
+    async def unsettled(self) -> Sequence[Session]:
+        """Every session, of any org, that is pending or running."""
+        return await self._readers.run(lambda connection: _sessions(connection, _UNSETTLED, ()))
+
+    async def close(self) -> None:
+        """Write what is queued and release everything. What is committed later is refused."""
+        await asyncio.to_thread(self._readers.close)
+        await asyncio.to_thread(self._writer.close)
+
+
+class _Readers:
+    """Read-only connections, lent one at a time to a few threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._threads = ThreadPoolExecutor(READERS, "enclave-store-reader")
+        self._free: SimpleQueue[sqlite3.Connection] = SimpleQueue()
+        for _ in range(READERS):
+            self._free.put(_readable(path))
+
+    async def run(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._lend, query)
+
+    def close(self) -> None:
+        self._threads.shutdown()
+        while not self._free.empty():
+            self._free.get().close()
+
+    def _lend(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        connection = self._free.get()
+        try:
+            return query(connection)
+        except sqlite3.Error as error:
+            raise Unavailable("the database cannot be read") from error
+        finally:
+            self._free.put(connection)
+
+
+def _writable(path: Path) -> sqlite3.Connection:
+    # SQLite gives its side files the mode of the database; made first here, it is at no time open to others.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    path.chmod(0o600)
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        _prepare(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    connection.executescript(
+        "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
+        "PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 4000;"
+    )
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > SCHEMA_VERSION:
+        raise Unavailable(
+            f"the database has version {version}, made by a newer Enclave; this one knows {SCHEMA_VERSION}"
+        )
+    if version < SCHEMA_VERSION:
+        schema = files("enclave.store").joinpath("schema.sql").read_text()
+        connection.executescript(f"BEGIN EXCLUSIVE; {schema} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
+
+
+def _readable(path: Path) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA busy_timeout = 5000")
+    return connection
+
+
+def _get(connection: sqlite3.Connection, org_id: str, session_id: str) -> Session:
+    query = "SELECT doc, result FROM sessions WHERE id = ? AND org_id = ?"
+    row = connection.execute(query, (session_id, org_id)).fetchone()
+    if row is None:
+        raise NotFound
+    session = Session.model_validate_json(row[0])
+    if row[1] is None:
+        return session
+    return session.model_copy(update={"result": SessionResult.model_validate_json(row[1])})
+
+
+def _sessions(connection: sqlite3.Connection, query: str, values: tuple[str | int, ...]) -> list[Session]:
+    return [Session.model_validate_json(doc) for (doc,) in connection.execute(query, values)]
+
+
+def _trail(connection: sqlite3.Connection, key: tuple[str, str], after: int, limit: int) -> list[AuditEvent]:
+    query = "SELECT body, digest FROM audit WHERE org_id = ? AND session_id = ? AND seq > ? ORDER BY seq LIMIT ?"
+    rows = connection.execute(query, (*key, after, limit)).fetchall()
+    if not rows:
+        _get(connection, *key)
+    return [_EVENT.validate_json(body).model_copy(update={"digest": digest}) for body, digest in rows]
+
+
+def _search(org_id: str, wanted: Filter, before: str | None) -> tuple[str, tuple[str, ...]]:
+    """The query for a filter, and its values but for the limit."""
+    source, key, terms = _source(org_id, tuple(wanted.labels.items()))
+    terms += [] if wanted.phase is None else [("sessions.phase = ?", (wanted.phase.value,))]
+    terms += [] if before is None else [(f"{key} < ?", (before,))]
+    where = " AND ".join(term for term, _ in terms)
+    values = tuple(value for _, given in terms for value in given)
+    return f"SELECT doc FROM {source} WHERE {where} ORDER BY {key} DESC LIMIT ?", values  # noqa: S608  values are bound
+
+
+def _source(org_id: str, labels: tuple[tuple[str, str], ...]) -> tuple[str, str, list[_Term]]:
+    # Walking the first label's sessions in their order is quick whether all of the org's sessions have it or one.
+    if not labels:
+        return "sessions", "sessions.id", [("sessions.org_id = ?", (org_id,))]
+    first = ("first.org_id = ? AND first.name = ? AND first.value = ?", (org_id, *labels[0]))
+    rest = [(_LABELLED, (org_id, *label)) for label in labels[1:]]
+    return "labels AS first CROSS JOIN sessions ON sessions.id = first.session_id", "first.session_id", [first, *rest]

@@ -1,0 +1,293 @@
+"""The examination of a store: `await check_store(make)` passes if every promise of `enclave.store.base.Store` holds."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Final
+
+from enclave.contracts.audit import AuditEvent
+from enclave.contracts.errors import NotFound, StaleSession
+from enclave.contracts.policy import EgressPolicy, Language, SessionLimits
+from enclave.contracts.sessions import Phase, Session, SessionResult
+from enclave.core.audit import verify
+from enclave.core.session import TRANSITIONS, Change, Finished, Outcome, Started, TornDown, advance, created
+from enclave.store.base import Filter, Store
+
+Make = Callable[[str], Awaitable[Store]]
+"""Opens the store of a name: empty for a new name, with what it held for one that was open before."""
+
+AT: Final = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+RESULT: Final = SessionResult(exit_code=0, result={"n": [1, 2.5, None, "é"]}, stdout="hi\n", duration_ms=1.25)
+STARTED: Final = Started("examined")
+FINISHED: Final = Finished(RESULT, result_json=b'{"n":[1,2.5,null,"\xc3\xa9"]}')
+LOST: Final = "the store forgot, or made up, something"
+
+
+async def check_store(make: Make) -> None:
+    """Hold a store against every promise; raises AssertionError, which names the first that is broken."""
+    for name, promise in PROMISES.items():
+        async with _opened(make, name) as store:
+            await promise(store)
+    await _keeps_what_it_closed_with(make)
+
+
+async def _returns_what_was_committed(store: Store) -> None:
+    session = await _create(store, 1, labels={"team": "a"})
+    _expect(session, await store.get("org_a", session.id), LOST)
+    for outcome in (STARTED, FINISHED, TornDown()):
+        session = await _advance(store, session, outcome)
+        _expect(session, await store.get("org_a", session.id), f"a session that is {session.phase} reads as committed")
+
+
+async def _answers_with_the_sealed_events(store: Store) -> None:
+    change = created(_session(1), "1")
+    sealed = await store.commit(change)
+    _expect((1,), _numbers(sealed), "a chain counts from 1")
+    _expect(
+        change.events[0].model_dump(exclude=_PLACE), sealed[0].model_dump(exclude=_PLACE), "events are kept as given"
+    )
+    _expect(list(sealed), list(await store.trail("org_a", change.session.id)), "the trail is what commit answered")
+
+
+async def _refuses_a_stale_change(store: Store) -> None:
+    session = await _create(store, 1)
+    stale = advance(session, TornDown(), at=AT, actor="late")
+    running = await _advance(store, session, STARTED)
+    await _expect_error(store.commit(stale), StaleSession, "a change is refused once its `before` is past")
+    await _expect_error(store.commit(created(_session(1), "2")), StaleSession, "a session is created once")
+    await _expect_error(store.commit(_change(_session(2), STARTED)), StaleSession, "what is not there cannot move")
+    _expect(running, await store.get("org_a", session.id), "a refused change leaves the session alone")
+    _expect((1, 2), _numbers(await store.trail("org_a", session.id)), "a refused change leaves no event")
+    await _expect_error(store.get("org_a", _session(2).id), NotFound, "a refused change makes no session")
+
+
+async def _guards_against_every_other_phase(store: Store) -> None:
+    session = await _create(store, 1)
+    for before in [phase for phase in TRANSITIONS if phase is not session.phase]:
+        change = Change(before, session, advance(session, STARTED, at=AT, actor="x").events)
+        await _expect_error(store.commit(change), StaleSession, f"a pending session is not {before}")
+
+
+async def _lets_one_of_two_rivals_win(store: Store) -> None:
+    session = await _create(store, 1)
+    rivals = [advance(session, outcome, at=AT, actor="x") for outcome in (STARTED, TornDown())]
+    answers = await asyncio.gather(*map(store.commit, rivals), return_exceptions=True)
+    _expect([tuple, StaleSession], [type(answer) for answer in answers], "of two rivals the first wins")
+    _expect(rivals[0].session, await store.get("org_a", session.id), "the winner's session is the one kept")
+
+
+async def _does_not_let_one_refusal_harm_others(store: Store) -> None:
+    changes = [created(_session(number), "x") for number in (1, 1, 2, 2, 3)]
+    answers = await asyncio.gather(*map(store.commit, changes), return_exceptions=True)
+    refused = [isinstance(answer, StaleSession) for answer in answers]
+    _expect([False, True, False, True, False], refused, "what is committed at once fails or holds one by one")
+    _expect(None, verify(await _chain(store, "org_a")), "a refusal between two changes leaves the chain whole")
+
+
+async def _writes_in_the_order_of_commits(store: Store) -> None:
+    session = _session(1)
+    answers = [store.commit(created(session, "x"))]
+    for outcome in (STARTED, FINISHED, TornDown()):
+        change = advance(session, outcome, at=AT, actor="x")
+        session = change.session
+        answers.append(store.commit(change))
+    # Awaited backwards: it is the commit that queues, not the await.
+    numbers = [_numbers(await answer) for answer in reversed(answers)]
+    _expect([(5,), (3, 4), (2,), (1,)], numbers, "what is committed first is written first")
+
+
+async def _keeps_orgs_apart(store: Store) -> None:
+    mine, theirs = await _create(store, 1, "org_a"), await _create(store, 2, "org_b")
+    await _expect_error(store.get("org_a", theirs.id), NotFound, "another org's session is not found")
+    await _expect_error(store.trail("org_a", theirs.id), NotFound, "another org's trail is not found")
+    _expect([mine], list(await store.find("org_a", Filter())), "another org's sessions are not listed")
+    taken = advance(theirs, STARTED, at=AT, actor="x").session.model_copy(update={"org_id": "org_a"})
+    change = Change(Phase.PENDING, taken, advance(mine, STARTED, at=AT, actor="x").events)
+    await _expect_error(store.commit(change), StaleSession, "another org's session cannot be moved")
+    _expect(theirs, await store.get("org_b", theirs.id), "another org's session is left as it was")
+
+
+async def _finds_nothing_where_nothing_is(store: Store) -> None:
+    await _expect_error(store.get("org_a", _session(1).id), NotFound, "a session that is not there is not found")
+    await _expect_error(store.trail("org_a", _session(1).id), NotFound, "its trail is not found")
+    _expect([], list(await store.find("org_a", Filter())), "an empty store lists nothing")
+    _expect([], list(await store.unsettled()), "an empty store has nothing to settle")
+
+
+async def _lists_newest_first_and_page_by_page(store: Store) -> None:
+    made = [await _create(store, number) for number in (2, 5, 1, 4, 3)]
+    newest = sorted(made, key=lambda session: session.id, reverse=True)
+    _expect(newest, list(await store.find("org_a", Filter())), "sessions are listed newest first")
+    _expect(newest[:2], list(await store.find("org_a", Filter(), limit=2)), "no more are listed than asked for")
+    page = await store.find("org_a", Filter(), before=newest[1].id, limit=2)
+    _expect(newest[2:4], list(page), "a page begins after its cursor")
+    _expect([], list(await store.find("org_a", Filter(), before=newest[-1].id)), "nothing is older than the oldest")
+
+
+async def _lists_without_results(store: Store) -> None:
+    session = await _finish(store, await _create(store, 1))
+    bare = session.model_copy(update={"result": None})
+    _expect([bare], list(await store.find("org_a", Filter())), "a list leaves results out")
+
+
+async def _filters_by_phase_and_labels(store: Store) -> None:
+    a = await _create(store, 1, labels={"team": "a", "env": "prod"})
+    b = await _create(store, 2, labels={"team": "a", "env": "test"})
+    c = await _advance(store, await _create(store, 3, labels={"team": "a", "env": "prod"}), STARTED)
+    await _create(store, 4, "org_b", labels={"team": "a", "env": "prod"})
+    d = await _create(store, 5)
+    for wanted, expected in (
+        (Filter(), [d, c, b, a]),
+        (Filter(phase=Phase.PENDING), [d, b, a]),
+        (Filter(phase=Phase.KILLED), []),
+        (Filter(labels={"team": "a"}), [c, b, a]),
+        (Filter(labels={"team": "a", "env": "prod"}), [c, a]),
+        (Filter(labels={"env": "test", "team": "a"}), [b]),
+        (Filter(labels={"team": "prod"}), []),
+        (Filter(labels={"team": "a", "absent": "a"}), []),
+        (Filter(labels={"team": "' OR 1=1 --"}), []),
+        (Filter(phase=Phase.RUNNING, labels={"env": "prod", "team": "a"}), [c]),
+    ):
+        _expect(expected, list(await store.find("org_a", wanted)), f"{wanted} finds its sessions, and no other")
+    page = await store.find("org_a", Filter(labels={"team": "a"}), before=c.id, limit=1)
+    _expect([b], list(page), "a filter and a cursor hold together")
+
+
+async def _reads_a_trail_from_a_place_on(store: Store) -> None:
+    first, second = await _create(store, 1), await _create(store, 2)
+    first = await _finish(store, first)
+    _expect((1, 3, 4, 5), _numbers(await store.trail("org_a", first.id)), "a trail is one session's, oldest first")
+    _expect((2,), _numbers(await store.trail("org_a", second.id)), "a trail is one session's")
+    _expect(
+        (4, 5), _numbers(await store.trail("org_a", first.id, after=3)), "`after` leaves out its seq and all before"
+    )
+    _expect((3,), _numbers(await store.trail("org_a", first.id, after=1, limit=1)), "no more events than asked for")
+    _expect((), _numbers(await store.trail("org_a", first.id, after=5)), "the end of a trail is empty, not absent")
+
+
+async def _chains_each_org_on_its_own(store: Store) -> None:
+    sessions = [_session(number, "org_a" if number % 2 else "org_b") for number in range(1, 9)]
+    await asyncio.gather(*(_live(store, session) for session in sessions))
+    for org_id in ("org_a", "org_b"):
+        chain = await _chain(store, org_id)
+        _expect(tuple(range(1, 21)), _numbers(chain), f"the events of {org_id} are numbered without a gap")
+        _expect(None, verify(chain), f"the chain of {org_id} holds across its sessions")
+
+
+async def _tells_what_is_unsettled(store: Store) -> None:
+    pending = await _create(store, 1, "org_a")
+    running = await _advance(store, await _create(store, 2, "org_b"), STARTED)
+    await _finish(store, await _create(store, 3))
+    await _advance(store, await _create(store, 4), TornDown())
+    found = sorted(await store.unsettled(), key=lambda session: session.id)
+    _expect([pending, running], found, "what is pending or running, of any org, is unsettled, and nothing else")
+
+
+async def _keeps_what_it_closed_with(make: Make) -> None:
+    store = await make("reopened")
+    session = _session(1)
+    answer = store.commit(created(session, "x"))
+    await store.close()
+    before = await answer
+    async with _opened(make, "reopened") as store:
+        _expect(session, await store.get("org_a", session.id), "close writes what is queued")
+        await _advance(store, session, STARTED)
+        chain = await _chain(store, "org_a")
+    _expect(list(before), chain[:1], "a trail outlives its store")
+    _expect((None, (1, 2)), (verify(chain), _numbers(chain)), "the chain goes on where it ended")
+
+
+PROMISES: Final[dict[str, Callable[[Store], Awaitable[None]]]] = {
+    promise.__name__.strip("_"): promise
+    for promise in (
+        _returns_what_was_committed,
+        _answers_with_the_sealed_events,
+        _refuses_a_stale_change,
+        _guards_against_every_other_phase,
+        _lets_one_of_two_rivals_win,
+        _does_not_let_one_refusal_harm_others,
+        _writes_in_the_order_of_commits,
+        _keeps_orgs_apart,
+        _finds_nothing_where_nothing_is,
+        _lists_newest_first_and_page_by_page,
+        _lists_without_results,
+        _filters_by_phase_and_labels,
+        _reads_a_trail_from_a_place_on,
+        _chains_each_org_on_its_own,
+        _tells_what_is_unsettled,
+    )
+}
+_PLACE: Final = {"seq", "previous", "digest"}
+
+
+@asynccontextmanager
+async def _opened(make: Make, name: str) -> AsyncIterator[Store]:
+    store = await make(name)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def _session(number: int, org_id: str = "org_a", labels: dict[str, str] | None = None) -> Session:
+    return Session(
+        id=f"ses_{number:026d}",
+        org_id=org_id,
+        created_by="examiner",
+        phase=Phase.PENDING,
+        language=Language.PYTHON,
+        limits=SessionLimits(),
+        egress=EgressPolicy(),
+        backend="examined",
+        labels=labels or {},
+        created_at=AT,
+    )
+
+
+def _change(session: Session, outcome: Outcome) -> Change:
+    return advance(session, outcome, at=AT, actor="examiner")
+
+
+async def _create(store: Store, number: int, org_id: str = "org_a", labels: dict[str, str] | None = None) -> Session:
+    session = _session(number, org_id, labels)
+    await store.commit(created(session, "print(1)"))
+    return session
+
+
+async def _advance(store: Store, session: Session, outcome: Outcome) -> Session:
+    change = _change(session, outcome)
+    await store.commit(change)
+    return change.session
+
+
+async def _finish(store: Store, session: Session) -> Session:
+    return await _advance(store, await _advance(store, session, STARTED), FINISHED)
+
+
+async def _live(store: Store, session: Session) -> None:
+    await store.commit(created(session, "print(1)"))
+    await _advance(store, await _finish(store, session), TornDown())
+
+
+async def _chain(store: Store, org_id: str) -> list[AuditEvent]:
+    """All events of an org, in the order of their seq."""
+    trails = [await store.trail(org_id, session.id) for session in await store.find(org_id, Filter())]
+    return sorted((event for trail in trails for event in trail), key=lambda event: event.seq)
+
+
+def _numbers(events: Iterable[AuditEvent]) -> tuple[int, ...]:
+    return tuple(event.seq for event in events)
+
+
+def _expect(expected: object, actual: object, promise: str) -> None:
+    if expected != actual:
+        raise AssertionError(f"{promise}: expected {expected!r}, got {actual!r}")
+
+
+async def _expect_error(answer: Awaitable[object], error: type[Exception], promise: str) -> None:
+    try:
+        await answer
+    except error:
+        return
+    raise AssertionError(f"{promise}: expected {error.__name__}")
