@@ -79,12 +79,13 @@ def visit(enclave: Enclave, stop: Stop) -> bool:
         labels={"example": stop.file},
     )
     handle = enclave.run(request)
-    lines = 0
+    shown, unfinished = 0, ""
     for frame in handle.stream():
-        if isinstance(frame, StdoutFrame | StderrFrame) and lines < MOST_LINES:
-            shown = frame.chunk.splitlines()[: MOST_LINES - lines]
-            lines += len(shown)
-            print("".join(f"  | {line}\n" for line in shown), end="", flush=True)
+        if isinstance(frame, StdoutFrame | StderrFrame):
+            *lines, unfinished = (unfinished + frame.chunk).split("\n")
+            for line in lines[: MOST_LINES - shown]:
+                print(f"  | {line}", flush=True)
+                shown += 1
     session = handle.refresh()
     as_expected = (session.kill_reason or session.phase) == stop.verdict
     print(f"  {GREEN if as_expected else RED}{'✓' if as_expected else '✗'} {show(session)}{PLAIN}")
