@@ -61,7 +61,7 @@ async def test_a_run_in_one_round_trip(site: Site) -> None:
 
 async def test_names_on_the_wire_are_camel_case(site: Site) -> None:
     session = await site.run()
-    assert {"orgId", "createdBy", "killReason", "startedAt"} <= set(session)
+    assert {"orgId", "createdBy", "startedAt"} <= set(session)
     assert "memoryMiB" in session["limits"]
 
 

@@ -79,8 +79,15 @@ class SessionResult(Wire):
     error: str | None = None
 
 
+def _absent(value: object) -> bool:
+    return value is None
+
+
 class Session(Wire):
-    """The durable record of one run. No field of it can hold a secret."""
+    """The durable record of one run. No field of it can hold a secret.
+
+    `kill_reason` is there only when the session was killed, `result` only once it is terminal, and not in lists.
+    """
 
     id: SessionId
     org_id: OrgId
@@ -89,8 +96,8 @@ class Session(Wire):
     language: Language
     limits: SessionLimits
     egress: EgressPolicy
-    kill_reason: KillReason | None = None
-    result: SessionResult | None = None
+    kill_reason: KillReason | None = Field(default=None, exclude_if=_absent)
+    result: SessionResult | None = Field(default=None, exclude_if=_absent)
     backend: str
     labels: Labels = Field(default_factory=dict)
     created_at: Timestamp

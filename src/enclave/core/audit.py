@@ -12,14 +12,24 @@ E = TypeVar("E", bound=Event)
 
 def canonical(event: Event) -> bytes:
     """The bytes a digest is taken of: the event's JSON without `digest`, keys sorted, no white space, UTF-8."""
-    fields = event.model_dump(mode="json", by_alias=True, exclude={"digest"})
+    return _canonical(event, {})
+
+
+def _canonical(event: Event, place: dict[str, object]) -> bytes:
+    fields = event.model_dump(mode="json", by_alias=True, exclude={"digest"}) | place
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def link(event: E, *, seq: int, previous: str) -> tuple[E, bytes]:
+    """The event at its place in the chain, with the digest that holds it there, and the bytes that were digested."""
+    place: dict[str, object] = {"seq": seq, "previous": previous}
+    body = _canonical(event, place)
+    return event.model_copy(update={**place, "digest": hashlib.sha256(body).hexdigest()}), body
 
 
 def seal(event: E, *, seq: int, previous: str) -> E:
     """The event at its place in the chain, with the digest that holds it there."""
-    placed = event.model_copy(update={"seq": seq, "previous": previous})
-    return placed.model_copy(update={"digest": hashlib.sha256(canonical(placed)).hexdigest()})
+    return link(event, seq=seq, previous=previous)[0]
 
 
 def verify(events: Iterable[Event]) -> int | None:

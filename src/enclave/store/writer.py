@@ -11,7 +11,7 @@ from typing import Final
 
 from enclave.contracts.audit import GENESIS, AuditEvent
 from enclave.contracts.errors import StaleSession, Unavailable
-from enclave.core.audit import canonical, seal
+from enclave.core.audit import link
 from enclave.core.session import Change
 
 MAX_QUEUED: Final = 8192
@@ -166,15 +166,18 @@ def _row(change: Change) -> _Row:
 def _sealed(events: Events, head: _Head) -> tuple[Events, list[_Link]]:
     """The events at the end of the chain, and their rows."""
     sealed: list[AuditEvent] = []
+    links: list[_Link] = []
     for event in events:
-        sealed.append(seal(event, seq=head.seq + 1, previous=head.digest))
-        head = _Head(sealed[-1].seq, sealed[-1].digest)
-    return tuple(sealed), [_link(event) for event in sealed]
+        placed, body = link(event, seq=head.seq + 1, previous=head.digest)
+        head = _Head(placed.seq, placed.digest)
+        sealed.append(placed)
+        links.append(_link(placed, body))
+    return tuple(sealed), links
 
 
-def _link(event: AuditEvent) -> _Link:
+def _link(event: AuditEvent, body: bytes) -> _Link:
     place = (event.org_id, event.seq, event.session_id, event.type, event.ts.isoformat())
-    return (*place, canonical(event).decode(), event.previous, event.digest)
+    return (*place, body.decode(), event.previous, event.digest)
 
 
 def _refusal(error: Exception) -> Unavailable:

@@ -144,6 +144,11 @@ def _node() -> Check:
     return Check("node", found is not None, detail, "apt-get install nodejs", essential=False)
 
 
+def _egress() -> Check:
+    detail = "nothing outside a sandbox can be reached; a session that asks for an allowlist is refused"
+    return Check("egress allowlist", False, detail, "not built yet", essential=False)
+
+
 _EXAMINATIONS: Final[tuple[Callable[[], Check], ...]] = (
     _kernel,
     _namespaces,
@@ -152,4 +157,5 @@ _EXAMINATIONS: Final[tuple[Callable[[], Check], ...]] = (
     _distinct_ids,
     _python,
     _node,
+    _egress,
 )
