@@ -16,11 +16,7 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="module")
 async def backend(anyio_backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalBackend]:
     made = LocalBackend(home=tmp_path_factory.mktemp("home"), pool=2)
-    failing = [f"{check.name}: {check.detail}; {check.mend}" for check in made.probe() if not check.holds]
     await made.start()
-    if not made.healthy():
-        await made.close()
-        pytest.skip(f"no local sandbox on this machine ({'; '.join(failing)})")
     yield made
     await made.close()
 

@@ -9,18 +9,11 @@ from pathlib import Path
 import pytest
 
 from enclave.backends.base import SandboxLost
-from enclave.backends.local import LocalBackend, machine
+from enclave.backends.local import LocalBackend
 from enclave.contracts.sessions import KillReason
 from tests.backends.running import Run, RunProgram, run_in, spec
 
-pytestmark = pytest.mark.anyio
-PYTHON_AND_NODE = pytest.mark.parametrize("language", ["python", pytest.param("node", marks=pytest.mark.node)])
-
-
-@pytest.fixture(autouse=True)
-def _node(request: pytest.FixtureRequest) -> None:
-    if request.node.get_closest_marker("node") and machine.node() is None:
-        pytest.skip("Node.js is not installed")
+pytestmark = [pytest.mark.anyio, pytest.mark.sandbox]
 
 
 def outcome(run: Run) -> tuple[int | None, int | None, KillReason | None]:

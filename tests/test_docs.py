@@ -1,0 +1,76 @@
+"""What the README shows is what happens."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from enclave.serve import embedded
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+SCRIPTS = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A command as the README shows it, and the output below it."""
+
+    command: str
+    output: str
+
+
+def shown() -> list[Shown]:
+    blocks = re.findall(r"```console\n(.*?)```", README, re.S)
+    parts = [part for block in blocks for part in re.split(r"^\$ ", block, flags=re.M) if part]
+    return [Shown(*part.split("\n", 1)) for part in parts]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    home = tmp_path_factory.mktemp("docs")
+    with embedded(home) as credential:
+        yield os.environ | {
+            "PATH": f"{SCRIPTS}:{os.environ['PATH']}",
+            "ENCLAVE_HOME": str(home),
+            "ENCLAVE_BASE_URL": credential.base_url,
+            "ENCLAVE_API_KEY": credential.api_key,
+        }
+
+
+def run(command: str, environment: dict[str, str]) -> str:
+    done = subprocess.run(
+        command, shell=True, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    return done.stdout
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("example", shown(), ids=lambda example: example.command[:50])
+def test_a_command_of_the_readme_prints_what_it_says(example: Shown, environment: dict[str, str]) -> None:
+    printed = run(example.command, environment)
+
+    expected, elided, _ = example.output.partition("…\n")
+    words = [line.split() for line in printed.splitlines()]
+    assert (words[: len(expected.splitlines())] if elided else words) == [
+        line.split() for line in expected.splitlines()
+    ]
+
+
+@pytest.mark.sandbox
+def test_the_python_of_the_readme_runs(environment: dict[str, str]) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+
+    printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+
+    assert "{'ok': True}" in printed.stdout
+    assert "['session_created', 'sandbox_started', 'workload_exited', 'result_collected']" in printed.stdout
+
+
+def test_every_file_the_readme_points_at_is_there() -> None:
+    assert [path for path in re.findall(r"\]\(([^)#:]+)\)", README) if not (ROOT / path).exists()] == []
