@@ -15,7 +15,8 @@ LEAST_SECRET_BYTES: Final = 32
 class Settings:
     """The settings of one server; `from_env` reads them, `VARIABLES` names the environment's.
 
-    `home` holds the database and the keys. `pool` is how many sandboxes wait ready, None for the backend's own choice.
+    `home` holds the database and the keys. `pool` is the most sandboxes
+    of each language that wait ready, None for the backend's own choice.
     Without a `jwt_secret` only API keys are accepted.
     """
 

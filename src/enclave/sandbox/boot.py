@@ -6,10 +6,12 @@ import os
 import resource
 import signal
 import socket
+import time
 from typing import Final
 
 from enclave.sandbox import cgroup, linux, root, seccomp, wire
 from enclave.sandbox.launcher import INIT_TASKS, Launcher
+from enclave.sandbox.pool import Bounds, Pool
 from enclave.sandbox.slot import Shape, Site
 
 SHARED_MODULES: Final = tuple(
@@ -64,11 +66,15 @@ def _settle(control: socket.socket, order: wire.Configure) -> Launcher:
     files = {path: text.encode() for path, text in order.files.items()}
     root.enter(root.plan(order.prefixes, files), keep_proc=not privileged)
     bounds = cgroup.Bounds(order.memory_bytes, order.tasks + INIT_TASKS, order.cpus)
-    shapes = {
-        language: Shape(language, tuple(command) or None, order.disk_bytes, bounds)
+    pools = {
+        language: Pool(
+            Shape(language, tuple(command) or None, order.disk_bytes, bounds),
+            Bounds(*order.warm[language]),
+            time.monotonic(),
+        )
         for language, command in order.commands.items()
     }
-    return Launcher(control, site, shapes, order.warm)
+    return Launcher(control, site, pools)
 
 
 def _own_mounts() -> cgroup.Mounts:

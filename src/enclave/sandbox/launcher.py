@@ -12,11 +12,11 @@ import signal
 import socket
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from enclave.sandbox import cgroup, init, slot, wire
+from enclave.sandbox.pool import Pool
 from enclave.sandbox.slot import Shape, Site, Slot
 
 _CPU_GRAIN_SECONDS: Final = 0.02
@@ -25,23 +25,17 @@ _BUILD_PAUSE_SECONDS: Final = 1.0
 INIT_TASKS: Final = 1
 """How many tasks a sandbox has beside its program's own."""
 _FEW_TIMERS: Final = 64
-_FEW: Final = 4
 _QUIET_SECONDS: Final = 0.005
 
 
 class Launcher:
     """All sandboxes of one control plane."""
 
-    def __init__(
-        self, control: socket.socket, site: Site, shapes: Mapping[str, Shape], warm: Mapping[str, int]
-    ) -> None:
+    def __init__(self, control: socket.socket, site: Site, pools: Mapping[str, Pool]) -> None:
         self._control = control
         self._site = site
-        self._shapes = shapes
-        self._target = warm
+        self._pools = pools
         self._numbers = itertools.count(1)
-        self._warm: dict[str, deque[Slot]] = {language: deque() for language in shapes}
-        self._building: dict[str, int] = dict.fromkeys(shapes, 0)
         self._by_pid: dict[int, Slot] = {}
         self._by_session: dict[str, Slot] = {}
         self._timers: list[tuple[float, int, Slot, Callable[[], None]]] = []
@@ -63,6 +57,7 @@ class Launcher:
                 if (react := self._on.get(fd)) is not None:
                     react()
             self._fire_timers()
+            self._review()
             if not events:
                 self._refill()
         self.end_all()
@@ -86,8 +81,9 @@ class Launcher:
 
     def _timeout(self) -> float:
         moments = [self._timers[0][0]] if self._timers else []
-        if (language := self._wanting()) is not None:
-            moments.append(self._refill_at(language))
+        moments += [at for pool in self._pools.values() if (at := pool.review_at) is not None]
+        if (pool := self._wanting()) is not None:
+            moments.append(self._refill_at(pool))
         return max(0.0, min(moments) - time.monotonic()) if moments else -1
 
     def _at(self, when: float, about: Slot, act: Callable[[], None]) -> None:
@@ -103,27 +99,29 @@ class Launcher:
 
     # -- the pool --------------------------------------------------------------------------------------------------
 
-    def _wanting(self) -> str | None:
-        for language, target in self._target.items():
-            if len(self._warm[language]) + self._building[language] < target:
-                return language
-        return None
+    def _wanting(self) -> Pool | None:
+        return next((pool for pool in self._pools.values() if pool.wanting), None)
 
-    def _refill_at(self, language: str) -> float:
+    def _refill_at(self, pool: Pool) -> float:
         # A build competes with a program that has just been started: it waits a moment, unless few are left.
-        few = len(self._warm[language]) * _FEW < self._target[language]
-        return self._build_after if few else max(self._build_after, self._started_at + _QUIET_SECONDS)
+        return self._build_after if pool.few else max(self._build_after, self._started_at + _QUIET_SECONDS)
 
     def _refill(self) -> None:
-        language = self._wanting()
-        if language is None or time.monotonic() < self._refill_at(language):
+        pool = self._wanting()
+        if pool is None or time.monotonic() < self._refill_at(pool):
             return
         try:
-            self._build(self._shapes[language], hurry=False)
+            self._build(pool.shape, hurry=False)
         except OSError as error:
             self._build_failed(str(error))
         else:
-            self._building[language] += 1
+            pool.building += 1
+
+    def _review(self) -> None:
+        now = time.monotonic()
+        for pool in self._pools.values():
+            for surplus in pool.review(now) if pool.review_at is not None and pool.review_at <= now else ():
+                surplus.kill()
 
     def _build_failed(self, why: str) -> None:
         print(f"a sandbox could not be built: {why}", file=sys.stderr, flush=True)
@@ -180,12 +178,10 @@ class Launcher:
         wire.send_report(self._control, {"ev": "refused", "id": order.id, "why": str(error)})
 
     def _claim(self, order: wire.Run) -> Slot:
-        shape = self._shapes[order.language]
-        ready = self._warm[order.language]
-        while ready and order.disk_bytes == shape.disk_bytes:
-            chosen = ready.popleft()
-            if not chosen.reaped:
-                return chosen
+        pool = self._pools[order.language]
+        shape = pool.shape
+        if order.disk_bytes == shape.disk_bytes and (ready := pool.take(time.monotonic())) is not None:
+            return ready
         asked = Shape(shape.language, shape.command, order.disk_bytes, shape.bounds)
         return self._build(asked, hurry=True)
 
@@ -254,8 +250,7 @@ class Launcher:
         found.ready = True
         if found.session is None:
             self._arm(found)
-            self._building[found.shape.language] -= 1
-            self._warm[found.shape.language].append(found)
+            self._pools[found.shape.language].built(found)
 
     def _report_exit(self, ended: Slot, wait_status: int | None) -> None:
         if ended.session is None or ended.reported:
@@ -306,10 +301,8 @@ class Launcher:
             self._take_status(dead)
 
     def _forget_warm(self, dead: Slot) -> None:
-        if dead.ready:
-            self._warm[dead.shape.language].remove(dead)
-        else:
-            self._building[dead.shape.language] -= 1
+        self._pools[dead.shape.language].lost(dead)
+        if not dead.ready:
             self._build_after = time.monotonic() + _BUILD_PAUSE_SECONDS
 
     def _remove(self, dead: Slot) -> None:

@@ -5,11 +5,12 @@ once; for each session `running` (with stdout, stderr and result) or `refused`, 
 """
 
 import array
+import dataclasses
 import json
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 MAX_MESSAGE: Final = 64 * 1024
@@ -20,14 +21,15 @@ class Configure:
     """What a launcher has to know before it leaves the host's root.
 
     `prefixes` are where interpreters are installed, `commands` the guests that are not forked from the launcher,
-    `files` what their sandboxes find beside the runtime, `warm` how many sandboxes of each language to keep ready.
+    `files` what their sandboxes find beside the runtime, `warm` the least and the most sandboxes of each language
+    to keep ready.
     """
 
     instance: str
     prefixes: Sequence[str]
     commands: Mapping[str, Sequence[str]]
     files: Mapping[str, str]
-    warm: Mapping[str, int]
+    warm: Mapping[str, Sequence[int]]
     memory_bytes: int
     tasks: int
     cpus: float
@@ -57,7 +59,8 @@ class Kill:
 
 def encode(message: Configure | Run | Kill) -> bytes:
     """A message as bytes."""
-    return json.dumps({"op": type(message).__name__, **asdict(message)}).encode()
+    fields = {field.name: getattr(message, field.name) for field in dataclasses.fields(message)}
+    return json.dumps({"op": type(message).__name__, **fields}).encode()
 
 
 def decode(data: bytes) -> Configure | Run | Kill:

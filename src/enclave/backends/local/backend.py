@@ -19,6 +19,7 @@ from enclave.sandbox import init, wire
 
 MIB: Final = 1024 * 1024
 _WARM: Final = {Language.PYTHON: 16, Language.NODE: 2}
+"""The least sandboxes of each language to keep ready, unless the operator says otherwise."""
 _RESTART_SECONDS: Final = (0.0, 0.2, 1.0, 5.0)
 
 _ENFORCED: Final = frozenset(
@@ -67,13 +68,13 @@ class LocalSandbox:
 
 
 class LocalBackend:
-    """Sandboxes of this machine. `pool` is how many Python sandboxes to keep ready."""
+    """Sandboxes of this machine. `pool` is the most of them, of each language, that are kept ready."""
 
     name = "local"
 
     def __init__(self, *, home: Path, pool: int | None = None) -> None:
         self._home = home
-        self._warm = {**_WARM, **({Language.PYTHON: pool} if pool is not None else {})}
+        self._pool = pool
         self._instances: list[str] = []
         self._connection: Connection | None = None
         self._live: dict[str, LocalSandbox] = {}
@@ -215,6 +216,10 @@ class LocalBackend:
         started.listen(self._on_report, self._on_end)
         return started
 
+    def _bounds(self, language: Language, least: int) -> tuple[int, int]:
+        most = max(least, machine.most_ready(language)) if self._pool is None else self._pool
+        return min(least, most), most
+
     def _configuration(self, node: machine.Interpreter | None) -> wire.Configure:
         limits = SessionLimits()
         return wire.Configure(
@@ -222,7 +227,7 @@ class LocalBackend:
             prefixes=[self._interpreter.prefix, *([node.prefix] if node else [])],
             commands={"python": [], **({"node": [node.path, machine.NODE_GUEST]} if node else {})},
             files={machine.NODE_GUEST: machine.node_guest()},
-            warm={language: count for language, count in self._warm.items() if node or language != Language.NODE},
+            warm={language: self._bounds(language, least) for language, least in _WARM.items()},
             memory_bytes=limits.memory_mib * MIB,
             tasks=limits.pids,
             cpus=limits.cpus,

@@ -58,8 +58,8 @@ class Connection:
     def _send_with(self, data: bytes, payload: bytes) -> None:
         memory = os.memfd_create("payload", os.MFD_CLOEXEC)
         try:
-            with open(memory, "wb", closefd=False) as file:
-                file.write(payload)
+            while payload:
+                payload = payload[os.write(memory, payload) :]
             socket.send_fds(self._sock, [data], [memory])
         finally:
             os.close(memory)

@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from enclave.backends.base import Check
+from enclave.contracts.policy import Language
 from enclave.sandbox import cgroup, seccomp
 
 NODE_GUEST: Final = "/opt/enclave/node.js"
+_MOST_READY: Final = 128
+_IDLE_BYTES: Final = {Language.PYTHON: 5 * 1024 * 1024, Language.NODE: 48 * 1024 * 1024}
+"""What a sandbox that waits takes of the machine, the kernel's part included: measured, rounded up."""
 _OLDEST_KERNEL: Final = (5, 12)
 _OLDEST_PYTHON: Final = "3.11"
 
@@ -57,6 +61,12 @@ def node() -> Interpreter | None:
 def node_guest() -> str:
     """The text of the Node guest."""
     return resources.files("enclave.guest").joinpath("node.js").read_text()
+
+
+def most_ready(language: Language) -> int:
+    """How many sandboxes of a language may wait when they are much in demand: a twentieth of the memory free now."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(_MOST_READY, free // 20 // _IDLE_BYTES[language])
 
 
 def cgroup_mounts() -> cgroup.Mounts:
