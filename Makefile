@@ -5,11 +5,11 @@ SERVER := .venv/.ready-server
 DEV := .venv/.ready-dev
 
 run: $(SERVER)  ## start the system, run examples/ through it, show each verdict
-	@.venv/bin/python examples/tour.py
+	@scripts/delegated .venv/bin/python examples/tour.py
 
 test: $(DEV)  ## everything, on the real kernel; what this machine cannot do is skipped by name
 	@scripts/test-needs
-	@.venv/bin/python -m pytest
+	@scripts/delegated .venv/bin/python -m pytest
 
 setup: $(SERVER)  ## only make .venv, with .venv/bin/enclave
 
@@ -22,7 +22,7 @@ fix: $(DEV)  ## the writing twin of lint
 check: lint test  ## what a change must pass
 
 bench: $(DEV)  ## latency and throughput, as ratios beside bare interpreters
-	@.venv/bin/python bench/sessions.py
+	@scripts/delegated .venv/bin/python bench/sessions.py
 
 contracts: $(DEV)  ## write contracts/ and the other checked-in snapshots anew
 	@UPDATE_SNAPSHOTS=1 .venv/bin/python -m pytest -q tests -k snapshot

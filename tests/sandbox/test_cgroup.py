@@ -126,3 +126,11 @@ def test_what_dead_launchers_left_is_removed_and_the_living_stay(tmp_path: Path)
     cgroup.remove_instances(Mounts({}, str(tmp_path), "/"), unless=lambda name: name.endswith("alive"))
 
     assert [path.name for path in (tmp_path / "enclave").iterdir()] == ["2-alive"]
+
+
+def test_a_delegated_group_is_vacated_into_a_leaf(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.procs").write_text("11\n12\n")
+
+    cgroup.vacate(str(tmp_path))
+
+    assert (tmp_path / "enclave-server" / "cgroup.procs").read_text() == "11\n12\n"

@@ -6,6 +6,7 @@ so that nothing depends on a path once the launcher has left the host's root.
 """
 
 import contextlib
+import errno
 import os
 import select
 from collections.abc import Callable, Mapping
@@ -280,7 +281,7 @@ def _delegate(mounts: Mounts, instance: str) -> str:
     for parent in _v2_parents(mounts):
         path = f"{parent}/{OURS}/{instance}"
         try:
-            _enable(parent)
+            _enable_even_if_lived_in(parent)
             os.makedirs(path, exist_ok=True)
             _enable(f"{parent}/{OURS}")
             _enable(path)
@@ -296,6 +297,28 @@ def _v2_parents(mounts: Mounts) -> list[str]:
         return []
     own = os.path.normpath(mounts.v2 + mounts.own)
     return list(dict.fromkeys((mounts.v2, own, os.path.dirname(own))))
+
+
+def _enable_even_if_lived_in(directory: str) -> None:
+    # v2 gives controllers to the groups below only when no process is in the group itself, but for the topmost.
+    try:
+        _enable(directory)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        vacate(directory)
+        _enable(directory)
+
+
+def vacate(directory: str) -> None:
+    """Move every process of a delegated group into a leaf of its own, `enclave-server`. Raises OSError."""
+    leaf = f"{directory}/{OURS}-server"
+    os.makedirs(leaf, exist_ok=True)
+    with open(f"{directory}/cgroup.procs") as procs:
+        pids = procs.read().split()
+    for pid in pids:
+        with open(f"{leaf}/cgroup.procs", "a") as target:
+            target.write(f"{pid}\n")
 
 
 def _enable(directory: str) -> None:
