@@ -16,8 +16,8 @@ class Settings:
     """The settings of one server; `from_env` reads them, `VARIABLES` names the environment's.
 
     `home` holds the database and the keys. `pool` is the most sandboxes
-    of each language that wait ready, None for the backend's own choice.
-    Without a `jwt_secret` only API keys are accepted.
+    of each language that wait ready, None for the backend's own choice. Without a `jwt_secret` the one that was made
+    with the home is used.
     """
 
     home: Path

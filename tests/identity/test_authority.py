@@ -122,7 +122,7 @@ FORGERIES = {
     "unknown critical header": signed({"alg": "HS256", "crit": ["x"], "x": 1}, CLAIMS),
     "no signature": signed({"alg": "HS256"}, CLAIMS).rpartition(".")[0] + ".",
     "two segments": signed({"alg": "HS256"}, CLAIMS).rpartition(".")[0],
-    "other secret": issue_token(secret="another secret of thirty-two bytes"),
+    "other secret": issue_token(secret=SECRET.upper()),
     "empty secret": signed({"alg": "HS256"}, CLAIMS, secret=""),
     "expired": issue_token(lifetime=timedelta(seconds=-1)),
     "no exp": issue_token(exp=None),

@@ -14,6 +14,7 @@ from enclave.contracts.errors import Unavailable
 from enclave.contracts.identity import Credential, Role
 from enclave.identity.authority import EmbeddedIdentity
 from enclave.identity.bootstrap import bootstrap
+from enclave.identity.directory import SqliteDirectory
 from enclave.identity.home import private_home, secrets_of, write_private
 
 URL = "http://127.0.0.1:8088"
@@ -164,6 +165,17 @@ def test_a_file_is_private_before_anything_is_in_it(tmp_path: Path, monkeypatch:
         os.umask(previous)
 
     assert seen == [0o600, 0o600]
+
+
+def test_a_new_database_is_at_no_time_open_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "chmod", lambda path, mode: None)
+    previous = os.umask(0)
+    try:
+        SqliteDirectory.open(tmp_path / "identity.db", lambda: datetime.now(UTC)).close()
+    finally:
+        os.umask(previous)
+
+    assert mode(tmp_path / "identity.db") == 0o600
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

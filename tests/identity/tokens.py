@@ -5,7 +5,8 @@ from typing import Any
 
 import jwt
 
-SECRET = "a secret of thirty-two bytes, or more"
+# Long enough for every HMAC algorithm, so that only the algorithm itself can be what is refused.
+SECRET = "a secret of sixty-four bytes or more, as HS512 would demand of its keys"
 
 
 def issue_token(*, secret: str = SECRET, lifetime: timedelta = timedelta(hours=1), **claims: Any) -> str:

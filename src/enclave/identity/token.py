@@ -16,7 +16,7 @@ _ALGORITHMS: Final = ("HS256",)
 _OPTIONS: Final[Any] = {"require": ["exp", "sub"], "enforce_minimum_key_length": True}
 
 INVALID: Final = (jwt.PyJWTError, ValueError, TypeError, KeyError, OverflowError, RecursionError)
-"""What bytes that are no valid token can raise here, a header of ten thousand brackets included."""
+"""What bytes that are no valid token can raise here: a header of ten thousand brackets, an `exp` of infinity."""
 
 
 @dataclass(frozen=True, slots=True)
