@@ -95,8 +95,8 @@ def _settle_interpreter() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 25, 100)
-    # The store's writer and the event loop share the interpreter. At the default of 5 ms a loop that is kept busy by one
-    # talkative program lets the writer in a dozen times a second.
+    # The store's writer and the event loop share the interpreter. At the default of 5 ms a loop that is kept busy by
+    # one talkative program lets the writer in a dozen times a second.
     sys.setswitchinterval(_SWITCH_SECONDS)
 
 
