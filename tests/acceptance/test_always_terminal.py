@@ -56,9 +56,9 @@ TERMINAL = {Phase.SUCCEEDED, Phase.FAILED, Phase.KILLED}
 
 @pytest.fixture(scope="module")
 def enclave(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Enclave]:
-    with embedded(tmp_path_factory.mktemp("home")) as credential:
-        with Enclave(credential.base_url, api_key=credential.api_key) as client:
-            yield client
+    home = tmp_path_factory.mktemp("home")
+    with embedded(home) as credential, Enclave(credential.base_url, api_key=credential.api_key) as client:
+        yield client
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
