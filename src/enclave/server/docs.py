@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 from html import escape
 from typing import Any, Final
 
@@ -47,7 +48,7 @@ def _operation(method: str, path: str, operation: Schema, api: Schema) -> str:
     scope = escape(operation.get("x-scope", "public"))
     return (
         f'<h2 id="{operation["operationId"]}"><span class="method">{method.upper()}</span> <code>{escape(path)}</code>'
-        f'<span class="scope">{scope}</span></h2><p>{escape(operation["summary"])}</p>'
+        f'<span class="scope">{scope}</span></h2><p>{_prose(operation["summary"])}</p>'
         f"{_parameters(operation)}{_body(operation, api)}<pre>{escape(_curl(method, path, operation))}</pre>"
         f"{_responses(operation)}"
     )
@@ -123,5 +124,10 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, str, str]]) -> str:
     if not rows:
         return ""
     titles = "".join(f"<th>{escape(one)}</th>" for one in head)
-    lines = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    lines = "".join("<tr>" + "".join(f"<td>{_prose(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><tr>{titles}</tr>{lines}</table>"
+
+
+def _prose(text: str) -> str:
+    """Text as HTML, with what stands in backquotes as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
