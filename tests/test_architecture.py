@@ -26,7 +26,7 @@ LAYERS: dict[str, set[str]] = {
     "server": {"contracts", "core", "orchestrator", "identity.base"},
     "config": {"contracts", "core"},
     "system": {"contracts", "core", "backends", "store", "identity", "orchestrator", "server", "config"},
-    "serve": {"contracts", "system", "config"},
+    "serve": {"contracts", "system", "config", "server.protocol"},
     "sdk": {"contracts"},
     "cli": {"contracts", "sdk", "serve", "system", "config"},
     "testing": {"contracts", "core", "backends.base", "store.base"},

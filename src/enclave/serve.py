@@ -26,6 +26,7 @@ import uvicorn
 from enclave.config import Settings
 from enclave.contracts.errors import EnclaveError, Unavailable
 from enclave.contracts.identity import Credential
+from enclave.server.protocol import BoundedProtocol
 from enclave.system import System, open_system
 
 GRACE_SECONDS: Final = 1
@@ -103,7 +104,7 @@ def _settle_interpreter() -> None:
 def _uvicorn(system: System) -> uvicorn.Config:
     return uvicorn.Config(
         system.app,
-        http="httptools",
+        http=BoundedProtocol,
         ws="none",
         lifespan="off",
         access_log=False,
@@ -159,15 +160,14 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
 @contextlib.contextmanager
 def embedded(home: Path | None = None) -> Iterator[Credential]:
     """A server that lives as long as the context; without a home it leaves nothing behind. Raises Unavailable."""
-    with contextlib.ExitStack() as stack:
-        place = home or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="enclave-")))
-        child = stack.enter_context(_child(place))
+    with _child(home) as child:
         yield _awaited(child)
 
 
 @contextlib.contextmanager
-def _child(home: Path) -> Iterator[subprocess.Popen[bytes]]:
-    command = (sys.executable, "-m", "enclave.serve", "--home", str(home))
+def _child(home: Path | None) -> Iterator[subprocess.Popen[bytes]]:
+    place = ("--ephemeral",) if home is None else ("--home", str(home))
+    command = (sys.executable, "-m", "enclave.serve", *place)
     # A session of its own, so that a Ctrl-C is for the parent, which may still have something to ask.
     child = subprocess.Popen(  # noqa: S603  all of it ours
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
@@ -203,7 +203,9 @@ def _awaited(child: subprocess.Popen[bytes]) -> Credential:
 
 def _obey_parent(server: Server, system: System) -> None:
     threading.Thread(target=_watch_stdin, args=(server,), name="enclave-parent", daemon=True).start()
-    print(system.credential.model_dump_json(), flush=True)
+    # A parent that has died meanwhile has closed our standard input too, and that is what ends us.
+    with contextlib.suppress(BrokenPipeError):
+        os.write(sys.stdout.fileno(), system.credential.model_dump_json().encode() + b"\n")
 
 
 def _watch_stdin(server: Server) -> None:
@@ -212,13 +214,27 @@ def _watch_stdin(server: Server) -> None:
     server.stop()
 
 
+@contextlib.contextmanager
+def _own_home() -> Iterator[Path]:
+    # Made and removed here: the parent may die of a signal that lets it remove nothing.
+    with tempfile.TemporaryDirectory(prefix="enclave-") as home:
+        yield Path(home)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m enclave.serve", description="A server for the process that asks.")
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("--home", type=Path)
+    place.add_argument("--ephemeral", action="store_true", help="use a home that is removed when the server ends")
+    return parser.parse_args()
+
+
 def main() -> int:
     """The child's entry."""
-    parser = argparse.ArgumentParser(prog="python -m enclave.serve", description="A server for the process that asks.")
-    parser.add_argument("--home", type=Path, required=True)
-    chosen = parser.parse_args()
+    chosen = _arguments()
     try:
-        _run(Settings.from_env(os.environ, home=chosen.home, host="127.0.0.1", port=0), _obey_parent)
+        with _own_home() if chosen.ephemeral else contextlib.nullcontext(chosen.home) as home:
+            _run(Settings.from_env(os.environ, home=home, host="127.0.0.1", port=0), _obey_parent)
     except EnclaveError as error:
         print(f"error: {error.detail}", file=sys.stderr)
         return 1

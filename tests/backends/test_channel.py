@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enclave.backends.local.channel import ResultChannel
+from enclave.backends.local.channel import MAX_TOTAL_BYTES, ResultChannel
 from enclave.contracts.sessions import MAX_RESULT_BYTES
 
 
@@ -18,7 +18,7 @@ def feed(pieces: list[bytes]) -> tuple[bytes | None, str | None]:
     return channel.close()
 
 
-@given(st.lists(st.binary(max_size=200), min_size=1), st.lists(st.integers(1, 50)))
+@given(st.lists(st.binary(min_size=1, max_size=200), min_size=1), st.lists(st.integers(1, 50)))
 def test_the_last_value_counts_however_the_bytes_are_cut(values: list[bytes], cuts: list[int]) -> None:
     data, pieces = b"".join(map(frame, values)), []
     for cut in cuts:
@@ -45,6 +45,16 @@ def test_a_value_over_the_limit_is_refused_from_its_length_alone() -> None:
 
     assert value is None
     assert error == f"the value is {MAX_RESULT_BYTES + 1} bytes of JSON; at most {MAX_RESULT_BYTES} are taken"
+
+
+def test_an_empty_value_is_refused() -> None:
+    assert feed([frame(b"")] * 3) == (None, f"the value is 0 bytes of JSON; at most {MAX_RESULT_BYTES} are taken")
+
+
+def test_values_without_end_are_refused() -> None:
+    value, error = feed([frame(b"x" * MAX_RESULT_BYTES)] * 9)
+
+    assert (value, error) == (None, f"more than {MAX_TOTAL_BYTES} bytes of results were handed over")
 
 
 def test_a_value_cut_short_is_an_error() -> None:

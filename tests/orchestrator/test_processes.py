@@ -39,7 +39,7 @@ async def test_a_program_prints_returns_and_exits(orchestrator: Orchestrator) ->
 
 
 async def test_a_running_program_is_followed_and_torn_down(orchestrator: Orchestrator) -> None:
-    code = "import time; enclave.result('partly'); print('up'); time.sleep(60)"
+    code = "import time; enclave.result('partly'); print('up', end=''); time.sleep(60)"
     session = await orchestrator.create(ME, CreateSessionRequest(code=code))
     async with asyncio.timeout(10):
         async for _, frame in await orchestrator.follow(ME, session.id):
@@ -47,7 +47,7 @@ async def test_a_running_program_is_followed_and_torn_down(orchestrator: Orchest
                 break
         torn = await orchestrator.teardown(ME, session.id)
     assert torn.result is not None
-    assert (torn.phase, torn.result.exit_code, torn.result.stdout) == (Phase.TORN_DOWN, None, "up\n")
+    assert (torn.phase, torn.result.exit_code, torn.result.stdout) == (Phase.TORN_DOWN, None, "up")
     assert torn.result.result == "partly"
 
 

@@ -15,6 +15,7 @@ def test_v1_limits() -> None:
     assert V1.limits(BOUNDS) == (
         ("memory", "memory.limit_in_bytes", "268435456"),
         ("memory", "memory.memsw.limit_in_bytes?", "268435456"),
+        ("memory", "memory.kmem.tcp.limit_in_bytes?", "67108864"),
         ("pids", "pids.max", "65"),
         ("cpu", "cpu.cfs_quota_us", "50000"),
     )

@@ -38,7 +38,8 @@ CREATE_SESSION: Final = Operation(
 LIST_SESSIONS: Final = Operation(
     name="list_sessions", method="GET", path="/sessions", scope=Scope.SESSIONS_READ, result=Page[Session],
     query=("limit", "cursor", "phase", "label"),
-    summary="The org's sessions, newest first, without their results.",
+    summary="The org's sessions, newest first, without their results. `label=name:value` keeps those with the label; "
+    "repeatable.",
 )  # fmt: skip
 GET_SESSION: Final = Operation(
     name="get_session", method="GET", path="/sessions/{id}", scope=Scope.SESSIONS_READ, result=Session,

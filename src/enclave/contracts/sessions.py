@@ -32,9 +32,12 @@ class KillReason(StrEnum):
     PIDS_EXCEEDED = "pids_exceeded"
 
 
-LabelName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-/]*$")]
+_LABEL_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_.\-/]*$"
+_LABEL_NAMES: Final[dict[str, JsonValue]] = {"minLength": 1, "maxLength": 64, "pattern": _LABEL_NAME}
+
+LabelName = Annotated[str, Field(min_length=1, max_length=64, pattern=_LABEL_NAME)]
 LabelValue = Annotated[str, Field(max_length=256)]
-Labels = Annotated[dict[LabelName, LabelValue], Field(max_length=32)]
+Labels = Annotated[dict[LabelName, LabelValue], Field(max_length=32, json_schema_extra={"propertyNames": _LABEL_NAMES})]
 
 
 class CreateSessionRequest(Wire):

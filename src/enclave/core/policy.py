@@ -35,7 +35,7 @@ class Ceiling:
             cpus=8.0,
             pids=1024,
             disk_mib=4096,
-            output_kib=16384,
+            output_kib=4096,
         )
     )
 

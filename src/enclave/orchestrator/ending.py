@@ -16,6 +16,10 @@ MAX_DEPTH: Final = 100
 """How deep a value may be nested; parsers, those of our clients among them, refuse 200 with what is around it."""
 
 
+MAX_WEIGHT: Final = 200_000
+"""How many elements a value may have, an array or object counted as four: what parsing one may take of everybody."""
+
+
 @dataclass(frozen=True, slots=True)
 class Printed:
     """All that was kept of stdout and stderr."""
@@ -88,6 +92,8 @@ def _value(end: Exit) -> tuple[JsonValue, str | None]:
 
 
 def _parsed(raw: bytes) -> tuple[JsonValue, str | None]:
+    if _weight(raw) > MAX_WEIGHT:
+        return None, f"the value has more than {MAX_WEIGHT} elements"
     try:
         value: JsonValue = from_json(raw, allow_inf_nan=False, cache_strings="keys")
     except (ValueError, RecursionError):
@@ -95,6 +101,13 @@ def _parsed(raw: bytes) -> tuple[JsonValue, str | None]:
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         return None, f"the value is nested deeper than {MAX_DEPTH}"
     return value, None
+
+
+def _weight(raw: bytes) -> int:
+    if raw.count(b",") + 4 * (raw.count(b"[") + raw.count(b"{")) > MAX_WEIGHT:
+        # What stands in strings is no element.
+        raw = b"".join(raw.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
+    return raw.count(b",") + 4 * (raw.count(b"[") + raw.count(b"{"))
 
 
 def _depth(value: JsonValue) -> int:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final
+from weakref import WeakValueDictionary
 
 from enclave.backends.base import Backend, Exit
 from enclave.contracts.audit import AuditEvent
@@ -39,7 +40,7 @@ from enclave.orchestrator.ending import Loss, Printed, cut_short, lost
 from enclave.orchestrator.identifier import session_ids
 from enclave.orchestrator.record import PLATFORM, Ports
 from enclave.orchestrator.run import Run, Stop
-from enclave.orchestrator.stream import Follower, parse_place, told
+from enclave.orchestrator.stream import Follower, Stream, parse_place, told
 from enclave.store.base import Filter, Store
 
 __all__ = ["Filter", "Orchestrator"]
@@ -60,6 +61,7 @@ class Orchestrator:
         self._max_concurrency = max_concurrency
         self._ids = session_ids(clock)
         self._runs: dict[str, Run] = {}
+        self._replays: WeakValueDictionary[tuple[str, Phase], Stream] = WeakValueDictionary()
         self._closed = False
 
     async def create(
@@ -118,7 +120,7 @@ class Orchestrator:
             return Follower(run.record.stream, place)
         if session.phase in UNSETTLED:
             raise Unavailable("the end of this session could not be recorded")
-        return Follower(told(session, await self._trail(session)), place)
+        return Follower(await self._replay(session), place)
 
     async def teardown(self, principal: Principal, session_id: str) -> Session:
         """Stop the session if it runs and reclaim what belongs to it; a session torn down stays as it is."""
@@ -188,6 +190,13 @@ class Orchestrator:
         except Conflict:
             return await self._ports.store.get(principal.org_id, session.id)
         return change.session
+
+    async def _replay(self, session: Session) -> Stream:
+        # Many may follow one session that is over; its output is held once for all of them, and while they do.
+        key = (session.id, session.phase)
+        if (held := self._replays.get(key)) is not None:
+            return held
+        return self._replays.setdefault(key, told(session, await self._trail(session)))
 
     async def _trail(self, session: Session) -> tuple[AuditEvent, ...]:
         events: tuple[AuditEvent, ...] = ()

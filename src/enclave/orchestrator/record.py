@@ -79,6 +79,10 @@ class Record:
         self.session = self.shown or self.session
         return self.shown is not None
 
+    def close(self) -> None:
+        """Nothing more will be decided. It lets go of whoever is told of refusals, who holds this record."""
+        self._refused = _nobody
+
     def give_up(self) -> None:
         """Let go of everyone who waits: the session cannot be brought to its end."""
         self.settled = True
@@ -116,6 +120,10 @@ class Record:
         _release(self._until_durable)
         if self.settled:
             _release(self._until_settled)
+
+
+def _nobody() -> None:
+    pass
 
 
 def _failure(sealed: Sealed) -> Exception | None:

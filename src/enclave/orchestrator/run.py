@@ -58,6 +58,7 @@ class Run:
             _log.error("session %s: %r", self.record.session.id, error, exc_info=error)
         if not self.record.settled:
             await self._salvage()
+        self.record.close()
         # Two turns of the loop: whoever waits for the session writes the answer before the teardown takes the time.
         await asyncio.sleep(0)
         await asyncio.sleep(0)

@@ -83,6 +83,7 @@ class Stream:
         self.output_at: int | None = None
         self.end: EndFrame | None = None
         self.error: EnclaveError | None = None
+        self.shortened = False
         self._untold: list[tuple[AuditEvent, Session]] = []
         self._written: dict[Channel, int] = {"stdout": 0, "stderr": 0}
         self._changed: asyncio.Future[None] | None = None
@@ -107,6 +108,13 @@ class Stream:
                 self.output_at = len(self.frames)
             self._tell(expand(event, session.result))
         self._untold.clear()
+
+    def has(self, place: "Place") -> bool:
+        """Whether a follower can have been at a place; output that a crash took was sent to some and is no more."""
+        self.catch_up()
+        output = max(place.stdout - self._written["stdout"], place.stderr - self._written["stderr"]) > 0
+        too_early = place.frames < _OPENING and (place.stdout > 0 or place.stderr > 0)
+        return place.frames <= len(self.frames) and not too_early and (self.shortened or not output)
 
     def fail(self, error: EnclaveError) -> None:
         """Break off: the rest cannot be told."""
@@ -158,6 +166,7 @@ def told(session: Session, events: Iterable[AuditEvent]) -> Stream:
     if session.result is not None and session.finished_at is not None:
         stream.write("stdout", session.result.stdout, session.finished_at)
         stream.write("stderr", session.result.stderr, session.finished_at)
+        stream.shortened = session.result.error is not None
     return stream
 
 
@@ -165,8 +174,7 @@ class Follower:
     """One reader of a stream. Iterate over it, or `take` what there is and wait for `changed`."""
 
     def __init__(self, stream: Stream, place: Place) -> None:
-        stream.catch_up()
-        if place.frames > len(stream.frames):
+        if not stream.has(place):
             raise bad_place()
         self._stream = stream
         self._frames = place.frames

@@ -5,11 +5,12 @@ import importlib
 import os
 import resource
 import signal
+import site
 import socket
 import time
 from typing import Final
 
-from enclave.sandbox import cgroup, linux, root, seccomp, wire
+from enclave.sandbox import cgroup, isolate, linux, root, seccomp, wire
 from enclave.sandbox.launcher import INIT_TASKS, Launcher
 from enclave.sandbox.pool import Bounds, Pool
 from enclave.sandbox.slot import Shape, Site
@@ -25,12 +26,19 @@ SHARED_MODULES: Final = tuple(
 def main(control: socket.socket) -> None:
     """Be a launcher for whoever holds the other end of a SEQPACKET socket."""
     linux.prctl(linux.PR_SET_NAME, b"enclave-launch")
+    # The control plane's end is told by its socket; should this process hang, the kernel tells it in its own way.
+    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+    for number in (signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_DFL)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     control.set_inheritable(False)
     importlib.invalidate_caches()
     for name in SHARED_MODULES:
         importlib.import_module(name)
+    site.setquit()
+    site.setcopyright()
+    site.sethelper()
     order = wire.decode(wire.receive(control, 0)[0])
     if not isinstance(order, wire.Configure):
         raise TypeError("a launcher is configured first")
@@ -56,12 +64,12 @@ def _settle(control: socket.socket, order: wire.Configure) -> Launcher:
         _become_root_of_own()
     _become_first_of_own()
     linux.last_capability()
-    site = Site(
+    ground = Site(
         hierarchy=hierarchy,
         own_pid_namespace=os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC),
         filter=seccomp.assemble(),
-        null=os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC),
         privileged=privileged,
+        masked=isolate.existing(isolate.MASKED),
     )
     files = {path: text.encode() for path, text in order.files.items()}
     root.enter(root.plan(order.prefixes, files), keep_proc=not privileged)
@@ -74,7 +82,7 @@ def _settle(control: socket.socket, order: wire.Configure) -> Launcher:
         )
         for language, command in order.commands.items()
     }
-    return Launcher(control, site, pools)
+    return Launcher(control, ground, pools)
 
 
 def _own_mounts() -> cgroup.Mounts:

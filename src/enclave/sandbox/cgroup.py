@@ -61,6 +61,8 @@ def _v1_limits(bounds: Bounds) -> tuple[tuple[str, str, str], ...]:
     return (
         ("memory", "memory.limit_in_bytes", memory),
         ("memory", "memory.memsw.limit_in_bytes?", memory),
+        # Without a limit of its own v1 does not count what lies in the buffers of internet sockets at all.
+        ("memory", "memory.kmem.tcp.limit_in_bytes?", str(bounds.memory_bytes // 4)),
         ("pids", "pids.max", str(bounds.tasks)),
         ("cpu", "cpu.cfs_quota_us", quota),
     )
@@ -186,8 +188,12 @@ class Group:
             peak_memory_bytes=int(self._read(flavour.peak_memory)),
             peak_tasks=int(self._read(flavour.peak_tasks)) if flavour.peak_tasks in self._figures else None,
             out_of_memory=parse_fields(self._read(flavour.memory_events)).get("oom_kill", 0) > 0,
-            out_of_tasks=parse_fields(self._read(flavour.pids_events)).get("max", 0) > 0,
+            out_of_tasks=self.out_of_tasks(),
         )
+
+    def out_of_tasks(self) -> bool:
+        """Whether a task was refused because of the bound on them."""
+        return parse_fields(self._read(self._hierarchy.flavour.pids_events)).get("max", 0) > 0
 
     def cpu_seconds(self) -> float:
         """Processor time used by all that ever ran in it."""

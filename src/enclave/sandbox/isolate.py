@@ -23,6 +23,19 @@ _OWN_NAMESPACES: Final = (
 )
 
 MASKED: Final = (
+    "/proc/buddyinfo",
+    "/proc/cgroups",
+    "/proc/cmdline",
+    "/proc/diskstats",
+    "/proc/interrupts",
+    "/proc/iomem",
+    "/proc/ioports",
+    "/proc/pagetypeinfo",
+    "/proc/partitions",
+    "/proc/softirqs",
+    "/proc/swaps",
+    "/proc/sys/kernel/random/boot_id",
+    "/proc/zoneinfo",
     "/proc/kcore",
     "/proc/keys",
     "/proc/key-users",
@@ -60,6 +73,7 @@ class Walls:
     disk_bytes: int
     entrances: Sequence[int]
     filter: bytes
+    masked: tuple[str, ...]
     keep_proc: bool
 
 
@@ -90,8 +104,8 @@ def _mount(walls: Walls) -> None:
     linux.mount("proc", "/proc", "proc", quiet | linux.MS_NOEXEC)
     if walls.keep_proc:
         linux.umount("/.proc")
-    for path in MASKED:
-        _mask(path)
+    for path in walls.masked:
+        linux.mount("/dev/null", path, None, linux.MS_BIND)
     for path in READ_ONLY:
         _freeze(path)
     owner = f"uid={walls.uid or 0},gid={walls.uid or 0}"
@@ -103,11 +117,9 @@ def _mount(walls: Walls) -> None:
     os.chdir(HOME)
 
 
-def _mask(path: str) -> None:
-    try:
-        linux.mount("/dev/null", path, None, linux.MS_BIND)
-    except FileNotFoundError:
-        return  # this kernel has no such file
+def existing(paths: Sequence[str]) -> tuple[str, ...]:
+    """Those of the paths that this kernel has; asked once, while the launcher still sees a /proc."""
+    return tuple(path for path in paths if os.path.exists(path))
 
 
 def _freeze(path: str) -> None:

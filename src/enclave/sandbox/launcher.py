@@ -20,6 +20,7 @@ from enclave.sandbox.pool import Pool
 from enclave.sandbox.slot import Shape, Site, Slot
 
 _CPU_GRAIN_SECONDS: Final = 0.02
+_LOOK_SECONDS: Final = 0.1
 _RETRY_SECONDS: Final = 0.002
 _BUILD_PAUSE_SECONDS: Final = 1.0
 INIT_TASKS: Final = 1
@@ -37,7 +38,7 @@ class Launcher:
         self._pools = pools
         self._numbers = itertools.count(1)
         self._by_pid: dict[int, Slot] = {}
-        self._by_session: dict[str, Slot] = {}
+        self._by_session: dict[int, Slot] = {}
         self._timers: list[tuple[float, int, Slot, Callable[[], None]]] = []
         self._order = itertools.count()
         self._build_after = 0.0
@@ -185,7 +186,7 @@ class Launcher:
         asked = Shape(shape.language, shape.command, order.disk_bytes, shape.bounds)
         return self._build(asked, hurry=True)
 
-    def _stop(self, session: str) -> None:
+    def _stop(self, session: int) -> None:
         if (found := self._by_session.get(session)) is not None:
             found.kill()
 
@@ -206,11 +207,12 @@ class Launcher:
         for alarm in live.alarms:
             self._unwatch(alarm)
         if live.kill_reason is None and not live.reported:
-            live.kill_reason = reason
+            live.kill_reason = _bound_reached(live) or reason
         live.kill()
 
     def _limit_time(self, live: Slot, order: wire.Run) -> None:
         live.cpu_budget = order.cpu_seconds
+        self._at(live.started_at + _LOOK_SECONDS, live, lambda: self._look_at_tasks(live))
         self._at(live.started_at + order.wall_seconds, live, lambda: self._on_deadline(live))
         first = max(_CPU_GRAIN_SECONDS, order.cpu_seconds / order.cpus)
         self._at(live.started_at + first, live, self._cpu_check(live, order.cpus))
@@ -218,6 +220,15 @@ class Launcher:
     def _on_deadline(self, live: Slot) -> None:
         if not live.reported and not live.reaped:
             self._exceed(live, "wall_clock_exceeded")
+
+    def _look_at_tasks(self, live: Slot) -> None:
+        """Look whether the bound on tasks was run into: on v1 the kernel does not say so by itself."""
+        if live.reported or live.reaped:
+            return
+        if live.group.out_of_tasks():
+            self._exceed(live, "pids_exceeded")
+        else:
+            self._at(time.monotonic() + _LOOK_SECONDS, live, lambda: self._look_at_tasks(live))
 
     def _cpu_check(self, live: Slot, cpus: float) -> Callable[[], None]:
         def look() -> None:
@@ -234,7 +245,10 @@ class Launcher:
     # -- ends ------------------------------------------------------------------------------------------------------
 
     def _take_status(self, found: Slot) -> None:
-        status = init.read_status(os.read(found.ours.status, 4096))
+        try:
+            status = init.read_status(os.read(found.ours.status, 4096))
+        except BlockingIOError:
+            return  # its other end is held by someone who is not of the sandbox any more, or was emptied from inside
         if status.ready and not found.ready:
             self._now_ready(found)
             if not status.over:
@@ -294,6 +308,7 @@ class Launcher:
         for fd in (dead.ours.status, *dead.alarms):
             self._unwatch(fd)
         dead.close()
+        _collect_lost_sockets()
         self._remove(dead)
 
     def _drain_status(self, dead: Slot) -> None:
@@ -323,6 +338,16 @@ class Launcher:
             while not left.group.remove():
                 time.sleep(_RETRY_SECONDS)
         self._site.hierarchy.remove()
+
+
+def _collect_lost_sockets() -> None:
+    """Have the kernel free what sockets of the dead passed to one another and nobody took (unix(7), SCM_RIGHTS).
+
+    It looks for such cycles only when a socket is closed while some are in flight; until then what they hold, memory
+    files of any size among it, stays on the host's account.
+    """
+    for end in socket.socketpair():
+        end.close()
 
 
 def _bound_reached(live: Slot) -> str | None:

@@ -13,7 +13,7 @@ from typing import Final
 from enclave.sandbox import linux
 
 _READ_ONLY: Final = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
-_DEVICE: Final = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NOEXEC
+_DEVICE: Final = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NOEXEC
 _STAGE: Final = "/tmp"  # noqa: S108  hidden by our own mount, in our own namespace
 
 DEVICES: Final = ("null", "zero", "full", "random", "urandom")

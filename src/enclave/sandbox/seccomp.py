@@ -20,9 +20,9 @@ ALLOWED: Final = frozenset(
     # files and directories
     """
     access chdir chmod chown close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2
-    fadvise64 fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl fdatasync fgetxattr flistxattr
+    fadvise64 fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fdatasync fgetxattr flistxattr
     flock fremovexattr fsetxattr fstat fstatfs fsync ftruncate futimesat getcwd getdents getdents64 getxattr
-    inotify_add_watch inotify_init inotify_init1 inotify_rm_watch lchown lgetxattr link linkat listxattr
+    lchown lgetxattr link linkat listxattr
     llistxattr lremovexattr lseek lsetxattr lstat mkdir mkdirat mknod mknodat newfstatat open openat openat2
     pread64 preadv preadv2 pwrite64 pwritev pwritev2 read readahead readlink readlinkat readv removexattr rename
     renameat renameat2 rmdir sendfile setxattr splice stat statfs statx symlink symlinkat sync sync_file_range
@@ -30,7 +30,7 @@ ALLOWED: Final = frozenset(
     """.split()
     # memory
     + """
-    brk madvise membarrier memfd_create mincore mlock mlock2 mlockall mmap mprotect mremap msync munlock
+    brk madvise membarrier mincore mlock mlock2 mlockall mprotect mremap msync munlock
     munlockall munmap pkey_alloc pkey_free pkey_mprotect
     """.split()
     # processes, signals, time
@@ -57,7 +57,7 @@ ALLOWED: Final = frozenset(
     sendmsg sendto setsockopt shutdown
     """.split()
     # System V IPC, in a namespace of its own
-    + "msgctl msgget msgrcv msgsnd semctl semget semop semtimedop shmat shmctl shmdt shmget".split()
+    + "msgctl msgget msgrcv msgsnd semctl semget semop semtimedop shmat shmctl shmdt ".split()
 )
 
 ABSENT: Final[Mapping[str, str]] = {
@@ -79,34 +79,82 @@ _NAMESPACES: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Refuse:
-    """Refuse when an argument, masked, is non-zero (`any_bit`) or is none of `unless`."""
+class Never:
+    """Refuse when the argument has one of the `bits`, or is one of the `values`."""
 
     argument: int
-    any_bit: int = 0
-    unless: tuple[int, ...] = ()
+    bits: int = 0
+    values: tuple[int, ...] = ()
 
 
-AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
-TIOCSTI, TIOCLINUX = 0x5412, 0x541C
+@dataclass(frozen=True, slots=True)
+class Only:
+    """Let through what fits one of the alternatives: each names arguments and the values they may have."""
 
-CONDITIONAL: Final[Mapping[str, tuple[Refuse, str]]] = {
-    "clone": (Refuse(0, any_bit=_NAMESPACES), "threads and processes, never namespaces"),
+    alternatives: tuple[Mapping[int, tuple[int, ...]], ...]
+
+
+AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
+_TCP, _UDP, _ROUTE = 6, 17, 0
+_HUGE_PAGES: Final = {"mmap": 0x40000, "memfd_create": 0x4, "shmget": 0x800}
+
+CONDITIONAL: Final[Mapping[str, tuple[Never | Only, str]]] = {
+    "clone": (Never(0, bits=_NAMESPACES), "threads and processes, never namespaces"),
     "socket": (
-        Refuse(0, unless=(AF_UNIX, AF_INET, AF_INET6)),
-        "AF_ALG, AF_VSOCK, AF_PACKET, AF_NETLINK and the rest of the zoo are where kernels break",
+        Only(
+            (
+                {0: (AF_UNIX,)},
+                {0: (AF_INET, AF_INET6), 2: (0, _TCP, _UDP)},
+                {0: (AF_NETLINK,), 2: (_ROUTE,)},
+            )
+        ),
+        "AF_ALG, AF_VSOCK, AF_PACKET, MPTCP, SCTP and the rest of the zoo are where kernels break; libc lists"
+        " interfaces by route netlink, which may change nothing without a capability",
     ),
-    "socketpair": (Refuse(0, unless=(AF_UNIX,)), "as socket"),
-    "personality": (Refuse(0, unless=(0, 0xFFFFFFFF)), "reading it, or the ordinary one; never without ASLR"),
+    "socketpair": (Only(({0: (AF_UNIX,)},)), "as socket"),
+    "personality": (Only(({0: (0, 0xFFFFFFFF)},)), "reading it, or the ordinary one; never without ASLR"),
+    "fcntl": (
+        Never(1, values=(1024, 1026)),
+        "F_SETLEASE and F_NOTIFY watch files that others use too; so does inotify, which is not allowed at all",
+    ),
+    **{
+        name: (
+            Never(2 if name == "shmget" else 3 if name == "mmap" else 1, bits=bit),
+            "huge pages are a host's reserve",
+        )
+        for name, bit in _HUGE_PAGES.items()
+    },
     "prctl": (
-        Refuse(0, unless=(1, 2, 3, 4, 15, 16, 21, 22, 23, 30, 36, 37, 38, 39, 40, 0x53564D41)),
+        Only(({0: (1, 2, 3, 4, 15, 16, 21, 22, 23, 30, 36, 37, 38, 39, 40, 0x53564D41)},)),
         "names, death signals, dumpable, seccomp of one's own, subreapers, no_new_privs, names of mappings",
     ),
     "ioctl": (
-        Refuse(1, unless=(0x5401, 0x5413, 0x5421, 0x5450, 0x5451, 0x5452, 0x541B, 0x540F, 0x5410, 0x40049409)),
-        "TCGETS, TIOCGWINSZ, FIONBIO, FIONCLEX, FIOCLEX, FIOASYNC, FIONREAD, TIOCGPGRP, TIOCSPGRP, FICLONE",
+        Only(
+            (
+                {
+                    1: (
+                        0x5401,
+                        0x5413,
+                        0x5421,
+                        0x5450,
+                        0x5451,
+                        0x5452,
+                        0x541B,
+                        0x540F,
+                        0x5410,
+                        0x40049409,
+                        *range(0x8910, 0x8934),
+                    )
+                },
+            )
+        ),
+        "TCGETS, TIOCGWINSZ, FIONBIO, FIONCLEX, FIOCLEX, FIOASYNC, FIONREAD, TIOCGPGRP, TIOCSPGRP, FICLONE, and SIOC*:"
+        " what changes an interface asks for a capability",
     ),
 }
+
+FIRST_UNKNOWN: Final = 454
+"""Calls from here on are newer than this table (Linux 6.6): libc knows a way without them when it gets ENOSYS."""
 
 ARCHITECTURES: Final = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32: Final = 0x40000000
@@ -117,7 +165,7 @@ _RET_ALLOW: Final = 0x7FFF0000
 EPERM: Final = _RET_ERRNO | errno.EPERM
 ENOSYS: Final = _RET_ERRNO | errno.ENOSYS
 
-_LOAD, _JEQ, _JGE, _JSET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD, _JUMP, _JEQ, _JGE, _JSET, _RETURN = 0x20, 0x05, 0x15, 0x35, 0x45, 0x06
 
 Instruction = tuple[int, int, int, int]
 
@@ -127,14 +175,23 @@ def _load_argument(index: int) -> Instruction:
     return (_LOAD, 0, 0, 16 + 8 * index)
 
 
-def _check(refuse: Refuse) -> list[Instruction]:
+def _check(rule: Never | Only) -> list[Instruction]:
     """Instructions that return EPERM or ALLOW for one conditional call."""
-    load = _load_argument(refuse.argument)
-    if refuse.any_bit:
-        return [load, (_JSET, 0, 1, refuse.any_bit), (_RETURN, 0, 0, EPERM), (_RETURN, 0, 0, _RET_ALLOW)]
-    count = len(refuse.unless)
-    tests = [(_JEQ, count - index, 0, value) for index, value in enumerate(refuse.unless)]
-    return [load, *tests, (_RETURN, 0, 0, EPERM), (_RETURN, 0, 0, _RET_ALLOW)]
+    refuse, allow = (_RETURN, 0, 0, EPERM), (_RETURN, 0, 0, _RET_ALLOW)
+    if isinstance(rule, Never):
+        load = _load_argument(rule.argument)
+        bits = [(_JSET, 0, 1, rule.bits), refuse] if rule.bits else []
+        return [load, *bits, *[step for value in rule.values for step in ((_JEQ, 0, 1, value), refuse)], allow]
+    return [step for alternative in rule.alternatives for step in _fits(alternative)] + [refuse]
+
+
+def _fits(alternative: Mapping[int, tuple[int, ...]]) -> list[Instruction]:
+    """Instructions that return ALLOW if every argument has one of its values, and else run on behind themselves."""
+    code: list[Instruction] = [(_RETURN, 0, 0, _RET_ALLOW)]
+    for argument, values in reversed(list(alternative.items())):
+        tests = [(_JEQ, len(values) - index, 0, value) for index, value in enumerate(values)]
+        code = [_load_argument(argument), *tests, (_JUMP, 0, 0, len(code)), *code]
+    return code
 
 
 def ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
@@ -156,7 +213,7 @@ def _search(edges: list[tuple[int, int]]) -> list[Instruction]:
     low, high = _search(edges[:middle]), _search(edges[middle:])
     if len(low) <= 255:
         return [(_JGE, len(low), 0, edges[middle][0]), *low, *high]
-    return [(_JGE, 0, 1, edges[middle][0]), (0x05, 0, 0, len(low)), *low, *high]
+    return [(_JGE, 0, 1, edges[middle][0]), (_JUMP, 0, 0, len(low)), *low, *high]
 
 
 def program(machine: str) -> list[Instruction]:
@@ -170,9 +227,9 @@ def program(machine: str) -> list[Instruction]:
     ]
     if machine == "x86_64":
         code += [(_JGE, 0, 1, _X32), (_RETURN, 0, 0, _RET_KILL)]
-    for name, (refuse, _) in CONDITIONAL.items():
+    for name, (rule, _) in CONDITIONAL.items():
         if (value := number[name]) is not None:
-            body = _check(refuse)
+            body = _check(rule)
             code += [(_JEQ, 0, len(body), value), *body]
     return code + _search(_edges(number))
 
@@ -188,7 +245,7 @@ def _edges(number: Mapping[str, int | None]) -> list[tuple[int, int]]:
         if not edges or edges[-1][1] != verdicts[value]:
             edges.append((value, verdicts[value]))
         edges.append((value + 1, EPERM))
-    return edges
+    return [*[edge for edge in edges if edge[0] < FIRST_UNKNOWN], (FIRST_UNKNOWN, ENOSYS)]
 
 
 def assemble(machine: str = linux.MACHINE) -> bytes:

@@ -29,8 +29,8 @@ class Site:
     hierarchy: cgroup.Hierarchy
     own_pid_namespace: int
     filter: bytes
-    null: int
     privileged: bool
+    masked: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -83,7 +83,7 @@ class Slot:
     pid: int
     ours: Ours
     ready: bool = False
-    session: str | None = None
+    session: int | None = None
     started_at: float = 0.0
     cpu_before: float = 0.0
     cpu_budget: float = 0.0
@@ -94,7 +94,7 @@ class Slot:
     reaped: bool = False
     removed: bool = False
 
-    def begin(self, session: str, payload: int) -> None:
+    def begin(self, session: int, payload: int) -> None:
         """Give it its program; the clock starts. A sandbox that has died meanwhile shows it by its status."""
         self.session = session
         self.cpu_before = self.group.cpu_seconds()
@@ -127,13 +127,17 @@ def build(site: Site, shape: Shape, number: int, *, hurry: bool) -> Slot:
 
 
 def _fork(site: Site, shape: Shape, number: int, group: cgroup.Group, *, hurry: bool) -> Slot:
-    ours, ends = _descriptors(site)
+    ours, ends = _descriptors()
     entrances = group.entrances()
+    uid = UID_BASE + number % 0x100000 if site.privileged else None
+    for stream in (ends.stdout, ends.stderr):
+        os.fchown(stream, -1 if uid is None else uid, -1)  # so that /dev/stdout can be opened inside
     walls = isolate.Walls(
-        uid=UID_BASE + number % 0x100000 if site.privileged else None,
+        uid=uid,
         disk_bytes=shape.disk_bytes,
         entrances=entrances,
         filter=site.filter,
+        masked=site.masked,
         keep_proc=not site.privileged,
     )
     try:
@@ -142,7 +146,7 @@ def _fork(site: Site, shape: Shape, number: int, group: cgroup.Group, *, hurry: 
         ours.close()
         raise
     finally:
-        for fd in (*entrances, *set(ends.in_place()) - {site.null}):
+        for fd in (*entrances, *ends.in_place()):
             os.close(fd)
     return Slot(number=number, shape=shape, group=group, pid=pid, ours=ours)
 
@@ -165,7 +169,7 @@ def _fork_first_of_namespace(site: Site, walls: isolate.Walls, ends: init.Ends, 
 _REFILL_NICENESS: Final = 0
 
 
-def _descriptors(site: Site) -> tuple[Ours, init.Ends]:
+def _descriptors() -> tuple[Ours, init.Ends]:
     opened: list[int] = []
     try:
         pipes = [_pipe(opened) for _ in range(5)]
@@ -173,15 +177,17 @@ def _descriptors(site: Site) -> tuple[Ours, init.Ends]:
         opened.append(payload)
         inside = os.dup(payload)
         opened.append(inside)
+        # Opened anew for each: flags and owners belong to an open file, and would tell one sandbox of another.
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        opened.append(null)
     except OSError:
         for fd in opened:
             os.close(fd)
         raise
     (out_r, out_w), (err_r, err_w), (go_r, go_w), (result_r, result_w), (status_r, status_w) = pipes
+    os.set_blocking(status_r, False)
     ours = Ours(stdout=out_r, stderr=err_r, go=go_w, payload=payload, result=result_r, status=status_r)
-    ends = init.Ends(
-        null=site.null, stdout=out_w, stderr=err_w, go=go_r, payload=inside, result=result_w, status=status_w
-    )
+    ends = init.Ends(null=null, stdout=out_w, stderr=err_w, go=go_r, payload=inside, result=result_w, status=status_w)
     return ours, ends
 
 

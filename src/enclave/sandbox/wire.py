@@ -38,9 +38,12 @@ class Configure:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Start a session. Times in seconds; `tasks` counts the session's own processes and threads."""
+    """Start a session. Times in seconds; `tasks` counts the session's own processes and threads.
 
-    id: str
+    `id` is a number that means nothing: what the launcher knows, every sandbox forked from it later can read.
+    """
+
+    id: int
     language: str
     memory_bytes: int
     tasks: int
@@ -54,7 +57,7 @@ class Run:
 class Kill:
     """Stop a session, whatever it does."""
 
-    id: str
+    id: int
 
 
 def encode(message: Configure | Run | Kill) -> bytes:

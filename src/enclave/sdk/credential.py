@@ -13,9 +13,7 @@ from enclave.contracts.errors import InvalidRequest, Unauthenticated
 from enclave.contracts.identity import Credential
 
 DEFAULT_BASE_URL: Final = "http://127.0.0.1:8088"
-_NO_KEY: Final = (
-    "there is no API key for {site}: pass `api_key`, set ENCLAVE_API_KEY, or start a server here with `enclave serve`"
-)
+_NO_KEY: Final = "there is no API key for {site}: set ENCLAVE_API_KEY, or start a server here with `enclave serve`"
 
 
 @dataclass(frozen=True, slots=True)

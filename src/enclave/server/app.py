@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
@@ -41,6 +42,8 @@ class Application:
         edge = Edge(send)
         try:
             await self._router(scope, receive, edge)
+        except ClientDisconnect:
+            _log.debug("%s %s: the client went away", scope["method"], scope["path"])
         except Exception as error:
             if edge.started:
                 raise

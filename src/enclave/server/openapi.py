@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 from pydantic import TypeAdapter
@@ -23,7 +24,10 @@ from enclave.contracts.errors import (
 )
 from enclave.contracts.frames import StreamFrame
 from enclave.contracts.operations import CREATE_SESSION, GET_RESULT, OPERATIONS, Operation
+from enclave.contracts.policy import RequestedLimits
 from enclave.contracts.sessions import Phase, Session
+from enclave.contracts.wire import wire_name
+from enclave.core.policy import FLOOR, Ceiling
 from enclave.orchestrator.cursor import MAX_PAGE
 from enclave.server.problems import MEDIA_TYPE, STATUS
 from enclave.server.reading import DEFAULT_PAGE, MAX_WAIT_SECONDS
@@ -56,6 +60,20 @@ _PARAMETERS: Final[Mapping[str, Schema]] = {
         "schema": {"type": "array", "items": {"type": "string"}},
         "explode": True,
     },
+}
+
+
+_ANSWER_HEADERS: Final[Mapping[str, Mapping[str, str]]] = {
+    CREATE_SESSION.name: {
+        "Location": "The session's path.",
+        "Preference-Applied": "`wait=N`, if a wait was asked for: the seconds that were granted.",
+    },
+}
+_RETRY_AFTER: Final = {"Retry-After": "The seconds to wait before trying again."}
+_PROBLEM_HEADERS: Final[Mapping[HTTPStatus, Mapping[str, str]]] = {
+    HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "`Bearer`."},
+    HTTPStatus.TOO_MANY_REQUESTS: _RETRY_AFTER,
+    HTTPStatus.SERVICE_UNAVAILABLE: _RETRY_AFTER,
 }
 
 
@@ -113,7 +131,20 @@ def _schemas() -> tuple[Named, Schema]:
     ]
     problem: tuple[str, JsonSchemaMode, TypeAdapter[Any]] = ("problem", "serialization", TypeAdapter(Problem))
     named, definitions = TypeAdapter.json_schemas([*results, *bodies, problem], ref_template=_REF)
-    return named, definitions["$defs"]
+    schemas: Schema = definitions["$defs"]
+    limits = schemas[RequestedLimits.__name__]
+    return named, {**schemas, RequestedLimits.__name__: _bounded(limits, Ceiling())}
+
+
+def _bounded(limits: Schema, ceiling: Ceiling) -> Schema:
+    """The schema of the limits with what the wire types do not know: the default, the least and the most of each."""
+    properties = dict(limits["properties"])
+    for name, least in FLOOR:
+        field = properties[wire_name(name)]
+        number = field["anyOf"][0] | {"minimum": least, "maximum": getattr(ceiling.most, name)}
+        bounds = {"anyOf": [number, *field["anyOf"][1:]], "default": getattr(ceiling.default, name)}
+        properties[wire_name(name)] = field | bounds
+    return limits | {"properties": properties}
 
 
 def _paths(named: Named) -> Schema:
@@ -127,6 +158,7 @@ def _operation(operation: Operation, named: Named) -> Schema:
     return {
         "operationId": operation.name,
         "summary": operation.summary,
+        **_description(operation),
         **_security(operation),
         "parameters": _parameters(operation),
         **_body(operation, named),
@@ -134,10 +166,17 @@ def _operation(operation: Operation, named: Named) -> Schema:
     }
 
 
+def _description(operation: Operation) -> Schema:
+    scope = (f"Scope: `{operation.scope}`.",) if operation.scope is not None else ()
+    # On purpose: `curl -d` says that it sends a form.
+    body = ("The body is read as JSON whatever its `Content-Type` says.",) if operation.body is not None else ()
+    return {"description": " ".join((*scope, *body))} if scope or body else {}
+
+
 def _security(operation: Operation) -> Schema:
     if operation.scope is None:
         return {"security": []}
-    return {"description": f"Scope: `{operation.scope}`.", "x-scope": operation.scope, "security": [{"bearer": []}]}
+    return {"x-scope": operation.scope, "security": [{"bearer": []}]}
 
 
 def _parameters(operation: Operation) -> list[Schema]:
@@ -172,7 +211,8 @@ def _success(operation: Operation, named: Named) -> Schema:
     if operation.streams:
         text = "Server-sent events; the `data` of each is a frame, its `id` a place to resume at. Closes after `end`."
         return {"description": text, "content": {"text/event-stream": {"schema": schema}}}
-    return {"description": operation.summary, "content": {"application/json": {"schema": schema}}}
+    headers = _headers(_ANSWER_HEADERS.get(operation.name, {}))
+    return {"description": operation.summary, **headers, "content": {"application/json": {"schema": schema}}}
 
 
 def _problems(operation: Operation, named: Named) -> Schema:
@@ -181,9 +221,18 @@ def _problems(operation: Operation, named: Named) -> Schema:
     kinds = (*guarded, *missing, *_OWN.get(operation.name, ()), *_EVERYWHERE)
     content = {MEDIA_TYPE: {"schema": named[("problem", "serialization")]}}
     return {
-        str(int(STATUS[kind.code])): {"description": f"`{kind.code}`: {kind().detail}", "content": content}
-        for kind in sorted(kinds, key=lambda kind: STATUS[kind.code])
+        str(int(status)): {
+            "description": f"`{kind.code}`: {kind().detail}",
+            **_headers(_PROBLEM_HEADERS.get(status, {})),
+            "content": content,
+        }
+        for status, kind in sorted(((STATUS[kind.code], kind) for kind in kinds), key=lambda pair: pair[0])
     }
+
+
+def _headers(meanings: Mapping[str, str]) -> Schema:
+    described = {name: {"description": text, "schema": {"type": "string"}} for name, text in meanings.items()}
+    return {"headers": described} if described else {}
 
 
 def main() -> None:

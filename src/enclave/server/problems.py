@@ -41,6 +41,7 @@ MEDIA_TYPE: Final = "application/problem+json"
 
 _RETRY: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _MOST_FIELDS: Final = 32
+_MOST_CHARS: Final = 200
 _MESSAGES: Final[Mapping[str, str]] = {"extra_forbidden": "is not a known field", "missing": "is required"}
 
 
@@ -67,11 +68,16 @@ def refusal(error: ValidationError) -> InvalidRequest:
     if not found[0]["loc"]:
         return InvalidRequest(f"the body does not fit: {found[0]['msg']}")
     fields = tuple(
-        FieldProblem(field=_path(one["loc"]), message=_MESSAGES.get(one["type"], one["msg"]))
+        FieldProblem(field=shortened(_path(one["loc"])), message=shortened(_MESSAGES.get(one["type"], one["msg"])))
         for one in found[:_MOST_FIELDS]
     )
     named = ", ".join(dict.fromkeys(field.field for field in fields))
     return InvalidRequest(f"the request is malformed: {named}", errors=fields)
+
+
+def shortened(text: str) -> str:
+    """The text, cut off where it is so long that a problem would only echo what was sent."""
+    return text if len(text) <= _MOST_CHARS else f"{text[: _MOST_CHARS - 1]}…"
 
 
 def _path(loc: tuple[int | str, ...]) -> str:

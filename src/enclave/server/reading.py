@@ -6,15 +6,17 @@ from typing import Final, TypeVar
 from pydantic import ValidationError
 from starlette.requests import Request
 
-from enclave.contracts.errors import FieldProblem, InvalidRequest
+from enclave.contracts.errors import FieldProblem, InvalidRequest, PolicyUnenforceable
 from enclave.contracts.sessions import Phase
 from enclave.contracts.wire import Wire
+from enclave.orchestrator.cursor import MAX_PAGE
 from enclave.orchestrator.orchestrator import Filter
-from enclave.server.problems import refusal
+from enclave.server.problems import refusal, shortened
 
 MAX_BODY_BYTES: Final = 4 * 1024 * 1024
 MAX_WAIT_SECONDS: Final = 300
 DEFAULT_PAGE: Final = 50
+IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 
 W = TypeVar("W", bound=Wire)
 
@@ -47,6 +49,13 @@ def _declared(length: str | None) -> int:
 
 def _too_large() -> InvalidRequest:
     return InvalidRequest(f"the body is larger than {MAX_BODY_BYTES} bytes")
+
+
+def refuse_unimplemented(request: Request) -> None:
+    """Raise PolicyUnenforceable, naming it, for a promise asked for in a header that nobody keeps yet."""
+    if IDEMPOTENCY_KEY in request.headers:
+        problem = FieldProblem(field=IDEMPOTENCY_KEY, message="is not implemented yet; leave it out")
+        raise PolicyUnenforceable(f"this platform does not implement: {IDEMPOTENCY_KEY}", errors=(problem,))
 
 
 def preferred_wait(request: Request) -> int | None:
@@ -83,8 +92,8 @@ class Query:
         text = self._one("limit")
         if text is None:
             return DEFAULT_PAGE
-        if not (text.isascii() and text.isdigit() and len(text) < 10):
-            raise _bad("limit", "must be a whole number")
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= MAX_PAGE):
+            raise _bad("limit", f"must be a whole number from 1 to {MAX_PAGE}")
         return int(text)
 
     def wanted(self) -> Filter:
@@ -119,4 +128,6 @@ class Query:
 
 
 def _bad(name: str, message: str) -> InvalidRequest:
-    return InvalidRequest("a query parameter is malformed", errors=(FieldProblem(field=name[:64], message=message),))
+    return InvalidRequest(
+        "a query parameter is malformed", errors=(FieldProblem(field=shortened(name), message=message),)
+    )

@@ -28,7 +28,7 @@ from enclave.contracts.wire import Wire
 from enclave.core.access import authorize
 from enclave.identity.base import Authenticator
 from enclave.orchestrator.orchestrator import Orchestrator
-from enclave.server.reading import Query, preferred_wait, read_body
+from enclave.server.reading import Query, preferred_wait, read_body, refuse_unimplemented
 from enclave.server.sse import EventStream
 
 _MAX_CREDENTIAL: Final = 8192
@@ -73,6 +73,7 @@ Respond = Callable[[Call], Awaitable[ASGIApp]]
 async def create_session(call: Call) -> ASGIApp:
     """POST /sessions."""
     call.query()
+    refuse_unimplemented(call.request)
     body = await read_body(call.request, CreateSessionRequest)
     wait = preferred_wait(call.request)
     session = await call.platform.orchestrator.create(call.principal, body, wait_seconds=wait)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
 import resource
@@ -47,6 +48,7 @@ class LocalSandbox:
     def __init__(self, backend: "LocalBackend", spec: LaunchSpec) -> None:
         self._backend = backend
         self._spec = spec
+        self.number = next(backend.numbers)
         self.workload = LocalWorkload(spec.limits.output_kib * 1024)
         self.running: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -56,14 +58,19 @@ class LocalSandbox:
         """Start the program. Raises Unavailable."""
         environment = {**init.GUEST_ENVIRONMENT, "ENCLAVE_SESSION_ID": self._spec.session_id, **self._spec.env}
         payload = json.dumps({"code": code, "env": environment}).encode()
-        self._backend.order(_to_run(self._spec), payload, self)
+        self._backend.order(_to_run(self.number, self._spec), payload, self)
         await self.running
         return self.workload
+
+    @property
+    def session_id(self) -> str:
+        """Whose it is."""
+        return self._spec.session_id
 
     async def teardown(self) -> None:
         """Stop whatever runs and wait until nothing is left."""
         self.stopping = True
-        if self._backend.stop(self._spec.session_id):
+        if self._backend.stop(self.number):
             await self.gone
 
 
@@ -77,7 +84,8 @@ class LocalBackend:
         self._pool = pool
         self._instances: list[str] = []
         self._connection: Connection | None = None
-        self._live: dict[str, LocalSandbox] = {}
+        self.numbers = itertools.count(1)
+        self._live: dict[int, LocalSandbox] = {}
         self._guarantees: frozenset[Guarantee] = frozenset()
         self._restart: asyncio.Task[None] | None = None
 
@@ -90,6 +98,13 @@ class LocalBackend:
     def instance(self) -> str:
         """The name of the present launcher's directory among the cgroups."""
         return self._instances[-1]
+
+    @property
+    def launcher_pid(self) -> int:
+        """The process of the present launcher; what it does not survive, it is replaced after."""
+        if self._connection is None:
+            raise Unavailable("the sandbox launcher is being restarted; retry shortly")
+        return self._connection.pid
 
     def probe(self) -> tuple[Check, ...]:
         """What this machine can enforce."""
@@ -133,7 +148,7 @@ class LocalBackend:
 
     async def live(self) -> frozenset[str]:
         """The ids of the sessions that have a sandbox."""
-        return frozenset(self._live)
+        return frozenset(sandbox.session_id for sandbox in self._live.values())
 
     def order(self, order: wire.Run, payload: bytes, sandbox: LocalSandbox) -> None:
         """Have the launcher start a session. Raises Unavailable."""
@@ -146,13 +161,13 @@ class LocalBackend:
             self._forget(order.id)
             raise
 
-    def stop(self, session_id: str) -> bool:
+    def stop(self, number: int) -> bool:
         """Have the launcher end a session; False when it has no sandbox."""
-        if session_id not in self._live or self._connection is None:
+        if number not in self._live or self._connection is None:
             return False
         # A launcher that cannot take the order is dead, and then its end is reported for all.
         with contextlib.suppress(Unavailable):
-            self._connection.send(wire.Kill(session_id))
+            self._connection.send(wire.Kill(number))
         return True
 
     # -- reports ---------------------------------------------------------------------------------------------------
@@ -176,8 +191,8 @@ class LocalBackend:
             case "gone":
                 self._forget(report["id"])
 
-    def _forget(self, session_id: str) -> None:
-        if (sandbox := self._live.pop(session_id, None)) is not None and not sandbox.gone.done():
+    def _forget(self, number: int) -> None:
+        if (sandbox := self._live.pop(number, None)) is not None and not sandbox.gone.done():
             sandbox.gone.set_result(None)
 
     # -- the launcher ----------------------------------------------------------------------------------------------
@@ -189,11 +204,11 @@ class LocalBackend:
         self._restart = asyncio.get_running_loop().create_task(self._start_again(dead))
 
     def _lose_all(self, why: str) -> None:
-        for session_id, sandbox in list(self._live.items()):
+        for number, sandbox in list(self._live.items()):
             if not sandbox.running.done():
                 sandbox.running.set_exception(Unavailable(why))
             sandbox.workload.lose(why)
-            self._forget(session_id)
+            self._forget(number)
 
     async def _start_again(self, dead: Connection | None) -> None:
         if dead is not None:
@@ -235,10 +250,10 @@ class LocalBackend:
         )
 
 
-def _to_run(spec: LaunchSpec) -> wire.Run:
+def _to_run(number: int, spec: LaunchSpec) -> wire.Run:
     limits = spec.limits
     return wire.Run(
-        id=spec.session_id,
+        id=number,
         language=spec.language,
         memory_bytes=limits.memory_mib * MIB,
         tasks=limits.pids,

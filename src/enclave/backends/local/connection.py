@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import subprocess
+from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,9 +24,40 @@ _BOOT: Final = (
 
 _ENVIRONMENT: Final = {"LANG": "C.UTF-8", "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/work"}
 _START_SECONDS: Final = 30.0
+_END_SECONDS: Final = 5.0
+
+log = logging.getLogger(__name__)
 
 Report = Mapping[str, Any]
 OnReport = Callable[[Report, list[int]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A message to the launcher, and the memory file that goes with it."""
+
+    data: bytes
+    memory: int | None
+
+    def send(self, sock: socket.socket) -> None:
+        """Send it, whole or not at all. Raises BlockingIOError when there is no room."""
+        socket.send_fds(sock, [self.data], [] if self.memory is None else [self.memory])
+
+    def close(self) -> None:
+        """Let go of the memory file."""
+        if self.memory is not None:
+            os.close(self.memory)
+
+
+def _memory_file(content: bytes) -> int:
+    memory = os.memfd_create("payload", os.MFD_CLOEXEC)
+    try:
+        while content:
+            content = content[os.write(memory, content) :]
+    except OSError:
+        os.close(memory)
+        raise
+    return memory
 
 
 class Connection:
@@ -34,6 +68,12 @@ class Connection:
         self._sock = sock
         self._loop = asyncio.get_running_loop()
         self._closed = False
+        self._waiting: deque[Order] = deque()
+
+    @property
+    def pid(self) -> int:
+        """The launcher's process, the one outside its own PID namespace."""
+        return self._process.pid
 
     def listen(self, on_report: OnReport, on_end: Callable[[], None]) -> None:
         """Call `on_report` for each report, and `on_end` once when the launcher is gone."""
@@ -41,28 +81,40 @@ class Connection:
         self._loop.add_reader(self._sock, self._read, on_report, on_end)
 
     def send(self, message: wire.Run | wire.Kill, payload: bytes | None = None) -> None:
-        """Give an order. Raises Unavailable when the launcher cannot take it."""
+        """Give an order; it waits its turn while the launcher is busy. Raises Unavailable when the launcher is gone."""
         try:
-            if payload is None:
-                self._sock.send(wire.encode(message))
-            else:
-                self._send_with(wire.encode(message), payload)
+            self._waiting.append(Order(wire.encode(message), _memory_file(payload) if payload is not None else None))
+            self._flush()
         except OSError as error:
             raise Unavailable("the sandbox launcher is not answering; retry shortly") from error
 
     async def close(self) -> None:
         """End it, and wait until it and all its sandboxes are gone."""
         self._stop_listening()
-        await asyncio.to_thread(self._process.wait)
+        await asyncio.to_thread(self._end)
 
-    def _send_with(self, data: bytes, payload: bytes) -> None:
-        memory = os.memfd_create("payload", os.MFD_CLOEXEC)
+    def _end(self) -> None:
         try:
-            while payload:
-                payload = payload[os.write(memory, payload) :]
-            socket.send_fds(self._sock, [data], [memory])
-        finally:
-            os.close(memory)
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            log.error("the sandbox launcher does not end by itself; it is killed")
+            self._process.kill()
+            self._process.wait()
+
+    def _flush(self) -> None:
+        while self._waiting:
+            try:
+                self._waiting[0].send(self._sock)
+            except BlockingIOError:
+                self._loop.add_writer(self._sock, self._flush_later)
+                return
+            self._waiting.popleft().close()
+        self._loop.remove_writer(self._sock)
+
+    def _flush_later(self) -> None:
+        # An end of the launcher is told by its reader, to every session.
+        with contextlib.suppress(OSError):
+            self._flush()
 
     def _read(self, on_report: OnReport, on_end: Callable[[], None]) -> None:
         while not self._closed:
@@ -82,7 +134,10 @@ class Connection:
         if not self._closed:
             self._closed = True
             self._loop.remove_reader(self._sock)
+            self._loop.remove_writer(self._sock)
             self._sock.close()
+            while self._waiting:
+                self._waiting.popleft().close()
 
 
 async def start(interpreter: str, order: wire.Configure) -> Connection:

@@ -1,9 +1,10 @@
 """One program in its sandbox, seen from the control plane: descriptors to read and reports to wait for."""
 
 import asyncio
+import functools
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, Literal
 
 from enclave.backends.base import Exit, Output, SandboxLost
@@ -42,20 +43,20 @@ class Drain:
         return kept
 
     def _discard(self) -> bytes | None:
-        # Moved in the kernel, so that a program that floods costs us no copy.
-        if os.splice(self.fd, _null(), _CHUNK, flags=os.SPLICE_F_NONBLOCK) == 0:
+        if not discard(self.fd):
             return None
         self.dropped = True
         return b""
 
 
-_NULL_FD: list[int] = []
+def discard(fd: int) -> bool:
+    """Throw away what is in a pipe, in the kernel, so that a program that floods costs us no copy; False at its end."""
+    return os.splice(fd, _null(), _CHUNK, flags=os.SPLICE_F_NONBLOCK) > 0
 
 
+@functools.cache
 def _null() -> int:
-    if not _NULL_FD:
-        _NULL_FD.append(os.open(_NULL, os.O_WRONLY | os.O_CLOEXEC))
-    return _NULL_FD[0]
+    return os.open(_NULL, os.O_WRONLY | os.O_CLOEXEC)
 
 
 class LocalWorkload:
@@ -147,6 +148,8 @@ class LocalWorkload:
 
     def _take_result(self) -> bool:
         try:
+            if self._channel.closed:
+                return discard(self._channel_fd)
             data = os.read(self._channel_fd, _CHUNK)
         except BlockingIOError:
             return False
@@ -159,7 +162,7 @@ class LocalWorkload:
     def _settle(self) -> list[Drain]:
         settled = self._drains
         for drain in settled:
-            _repeat(lambda drain=drain: self._pump(drain))
+            drain.dropped |= _repeat(functools.partial(self._pump, drain))
             self._loop.remove_reader(drain.fd)
             os.close(drain.fd)
         if self._channel_fd >= 0:
@@ -170,10 +173,9 @@ class LocalWorkload:
         return settled
 
 
-def _repeat(step: Any) -> None:
-    for _ in range(_SETTLE_READS):
-        if not step():
-            return
+def _repeat(step: Callable[[], bool]) -> bool:
+    """Repeat while there is something, a bounded number of times; True if there was still more."""
+    return all(step() for _ in range(_SETTLE_READS))
 
 
 def _to_exit(report: Mapping[str, Any], value: bytes | None, value_error: str | None, dropped: set[Stream]) -> Exit:
