@@ -155,10 +155,23 @@ def test_a_place_that_is_none_is_refused_by_name(place: str) -> None:
     assert [problem.field for problem in refused.value.errors] == ["Last-Event-ID"]
 
 
-def test_a_place_the_stream_never_reached_is_refused() -> None:
-    live, _ = played([], "finished")
-    with pytest.raises(InvalidRequest):
-        Follower(live, Place(frames=99))
+NOWHERE = [Place(frames=99), Place(4, 3, 0), Place(4, 0, 1), Place(4, 999999, 0), Place(2, 1, 0), Place(0, 2, 0)]
+
+
+@pytest.mark.parametrize("place", NOWHERE)
+def test_a_place_the_stream_never_reached_is_refused(place: Place) -> None:
+    for stream in played([("stdout", "hi")], "finished"):
+        with pytest.raises(InvalidRequest):
+            Follower(stream, place)
+
+
+async def test_those_who_follow_a_session_that_is_over_share_what_it_printed(stage: Stage) -> None:
+    stage.backend.play = prints_and_succeeds
+    session = await stage.orchestrator.create(ME, PROGRAM, wait_seconds=9)
+
+    followers = [await stage.orchestrator.follow(ME, session.id) for _ in range(3)]
+
+    assert len({id(follower._stream) for follower in followers}) == 1
 
 
 async def test_a_clean_run_is_told_in_order(stage: Stage) -> None:
