@@ -113,6 +113,11 @@ async def test_a_forged_status_ends_the_session_and_nothing_else(run: RunProgram
     assert (await run("print('well')")).stdout == b"well\n"
 
 
+@pytest.mark.node
+async def test_an_interpreter_that_needs_more_memory_than_there_is_runs_into_the_limit(run: RunProgram) -> None:
+    assert outcome(await run("1", language="node", memory_mib=2)) == (None, None, KillReason.MEMORY_EXCEEDED)
+
+
 async def test_output_is_kept_up_to_the_limit_and_the_program_goes_on(run: RunProgram) -> None:
     code = "import sys\nfor _ in range(300): sys.stdout.write('x' * 65536)\nprint('still here', file=sys.stderr)"
 

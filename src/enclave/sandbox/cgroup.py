@@ -156,24 +156,33 @@ class Group:
         self._hierarchy = hierarchy
         self._bounds: Bounds | None = None
         self._figures: dict[tuple[str, str], int] = {}
-        flavour = hierarchy.flavour
-        for figure in (flavour.cpu, flavour.peak_memory, flavour.memory_events, flavour.pids_events):
-            self._figures[figure] = self._open(*figure, os.O_RDONLY)
-        with contextlib.suppress(FileNotFoundError):  # pids.peak came with Linux 6.1
-            self._figures[flavour.peak_tasks] = self._open(*flavour.peak_tasks, os.O_RDONLY)
+        try:
+            self._open_figures(hierarchy.flavour)
+        except OSError:
+            self._close()
+            raise
 
-    def bound(self, bounds: Bounds) -> None:
-        """Put bounds in force; those already in force are not written again."""
+    def bound(self, bounds: Bounds) -> bool:
+        """Put bounds in force; those already in force are not written again. False if more memory is in use already.
+
+        Raises OSError.
+        """
         if bounds == self._bounds:
-            return
+            return True
         before = self._hierarchy.flavour.limits(self._bounds) if self._bounds else ()
         changed = [write for write in self._hierarchy.flavour.limits(bounds) if write not in before]
         if self._bounds is not None and bounds.memory_bytes > self._bounds.memory_bytes:
             # v1: memory must never be above memory plus swap, not even for a moment.
             changed.reverse()
-        for controller, file, value in changed:
-            self._write(controller, file, value)
+        try:
+            for controller, file, value in changed:
+                self._write(controller, file, value)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            return False
         self._bounds = bounds
+        return True
 
     def entrances(self) -> list[int]:
         """Descriptors of the files through which a process joins, by writing `0`; the caller closes them."""
@@ -223,9 +232,18 @@ class Group:
                     os.rmdir(self.name, dir_fd=root)
         except OSError:
             return False
+        self._close()
+        return True
+
+    def _open_figures(self, flavour: Flavour) -> None:
+        for figure in (flavour.cpu, flavour.peak_memory, flavour.memory_events, flavour.pids_events):
+            self._figures[figure] = self._open(*figure, os.O_RDONLY)
+        with contextlib.suppress(FileNotFoundError):  # pids.peak came with Linux 6.1
+            self._figures[flavour.peak_tasks] = self._open(*flavour.peak_tasks, os.O_RDONLY)
+
+    def _close(self) -> None:
         for fd in self._figures.values():
             os.close(fd)
-        return True
 
     def _read(self, figure: tuple[str, str]) -> str:
         return os.pread(self._figures[figure], 4096, 0).decode()

@@ -161,8 +161,8 @@ class Launcher:
         self._by_session[order.id] = chosen
         self._started_at = time.monotonic()
         try:
-            chosen.group.bound(cgroup.Bounds(order.memory_bytes, order.tasks + INIT_TASKS, order.cpus))
-            chosen.begin(order.id, payload)
+            fits = chosen.group.bound(cgroup.Bounds(order.memory_bytes, order.tasks + INIT_TASKS, order.cpus))
+            chosen.begin(order.id, payload if fits else None)
         except OSError as error:
             chosen.session, chosen.reported = order.id, True
             chosen.kill()
@@ -174,6 +174,8 @@ class Launcher:
             os.close(fd)
         self._arm(chosen)
         self._limit_time(chosen, order)
+        if not fits:
+            self._exceed(chosen, "memory_exceeded")
 
     def _refuse(self, order: wire.Run, error: Exception) -> None:
         wire.send_report(self._control, {"ev": "refused", "id": order.id, "why": str(error)})

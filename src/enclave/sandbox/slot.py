@@ -94,13 +94,14 @@ class Slot:
     reaped: bool = False
     removed: bool = False
 
-    def begin(self, session: int, payload: int) -> None:
-        """Give it its program; the clock starts. A sandbox that has died meanwhile shows it by its status."""
+    def begin(self, session: int, payload: int | None) -> None:
+        """Give it its program, if it is to have one; the clock starts. One that has died shows it by its status."""
         self.session = session
         self.cpu_before = self.group.cpu_seconds()
         self.started_at = time.monotonic()
-        with contextlib.suppress(BrokenPipeError):
-            self.ours.start(payload)
+        if payload is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self.ours.start(payload)
 
     def kill(self) -> None:
         """End everything in it. The pid cannot be another's: it is this process's child and not yet waited for."""
