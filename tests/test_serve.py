@@ -103,6 +103,26 @@ def test_a_temporary_home_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert not list(tmp_path.glob("enclave-*"))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_temporary_home_goes_when_whoever_asked_for_it_is_killed(tmp_path: Path, number: signal.Signals) -> None:
+    program = "import enclave.serve as s\nwith s.embedded(): print('up', flush=True); input()"
+    with subprocess.Popen(
+        (sys.executable, "-c", program),
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stderr is not None
+        assert parent.stdout.readline() == b"up\n"
+        assert list(tmp_path.glob("enclave-*"))
+        parent.send_signal(number)
+        # It ends when the last process that could write to it has ended.
+        parent.stderr.read()
+    assert not list(tmp_path.glob("enclave-*"))
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, "stdin"])
 def test_it_ends_at_once_and_leaves_no_sandbox(tmp_path: Path, how: signal.Signals | str) -> None:
     """Even with a program running, a stream open and an idle connection."""

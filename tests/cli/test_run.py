@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from enclave.cli.signals import Interrupted, interruptible
 from enclave.contracts.frames import StdoutFrame
 from enclave.contracts.policy import EgressMode, EgressPolicy, Language, RequestedLimits
 from enclave.contracts.sessions import CreateSessionRequest, KillReason, Phase, Session, SessionResult
@@ -98,10 +99,11 @@ def test_json_of_a_session_without_result_is_a_document_too(enclave: Command) ->
     assert (ran.code, json.loads(ran.out)["phase"]) == (70, "torn_down")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("option", ["--json", "--label=a=b"])
-def test_ctrl_c_tears_the_session_down(enclave: Command, option: str) -> None:
+def test_a_signal_to_end_tears_the_session_down(enclave: Command, option: str, number: signal.Signals) -> None:
     def interrupt() -> None:
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
         gate.wait()
 
     gate = threading.Event()
@@ -110,9 +112,26 @@ def test_ctrl_c_tears_the_session_down(enclave: Command, option: str) -> None:
         ran = enclave(server.base_url, "run", option, "-c", "x")
         gate.set()
 
-    assert ran.code == 130
+    assert ran.code == 128 + number
     assert "Traceback" not in ran.err
     assert (server.asked[-1].method, server.asked[-1].path) == ("DELETE", f"/sessions/{ID}")
+
+
+def test_signals_mean_afterwards_what_they_meant_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    with pytest.raises(Interrupted), interruptible():
+        signal.raise_signal(signal.SIGHUP)
+
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_a_signal_that_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.slow

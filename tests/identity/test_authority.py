@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import jwt
 import pytest
@@ -104,6 +105,13 @@ async def test_a_token_is_who_it_says(identity: EmbeddedIdentity, role: Role) ->
     assert principal == Principal(user_id="ada", org_id="org_z", role=role, scopes=ROLES[role])
 
 
+@pytest.mark.parametrize(
+    "claims", [{"aud": "someone else"}, {"aud": ["a", "b"]}, {"exp": 4102444800.5}, {"sub": "Zoë 👩‍🚀"}]
+)
+def test_a_valid_token_is_enough_by_itself(identity: EmbeddedIdentity, claims: dict[str, Any]) -> None:
+    assert identity.identify(issue_token(**claims)).org_id == "org_a"
+
+
 def test_a_token_made_by_hand_passes(identity: EmbeddedIdentity) -> None:
     """The forgeries below differ from this one in one thing each."""
     assert identity.identify(signed({"alg": "HS256", "typ": "JWT"}, CLAIMS)).user_id == "user_1"
@@ -128,6 +136,8 @@ FORGERIES = {
     "no exp": issue_token(exp=None),
     "exp is text": issue_token(exp="tomorrow"),
     "exp is infinite": signed({"alg": "HS256"}, CLAIMS | {"exp": float("inf")}),
+    "exp is a number in quotes": signed({"alg": "HS256"}, CLAIMS | {"exp": "4102444800"}),
+    "exp is true": signed({"alg": "HS256"}, CLAIMS | {"exp": True}),
     "exp is a list": issue_token(exp=[1]),
     "not yet valid": issue_token(nbf=4102444800),
     "no sub": issue_token(sub=None),
@@ -135,13 +145,16 @@ FORGERIES = {
     "no org": issue_token(orgId=None),
     "empty org": issue_token(orgId=""),
     "org is a number": issue_token(orgId=1),
+    "a line break in org": issue_token(orgId="org_a\norg_b"),
+    "an escape in sub": issue_token(sub="user\x1b[2J"),
+    "a C1 control in sub": issue_token(sub="user\x9b"),
+    "a null in sub": issue_token(sub="user\x00"),
     "no role": issue_token(role=None),
     "unknown role": issue_token(role="root"),
     "role is a list": issue_token(role=["owner"]),
     "claims are a list": signed({"alg": "HS256"}, [1]),
     "header is a list": signed([1], CLAIMS),
     "deep header": base64.urlsafe_b64encode(b"[" * 6000).decode() + "." + segment(CLAIMS) + ".",
-    "for another audience": issue_token(aud="someone else"),
     "1 MB": "a" * 1_000_000,
     "1 MB of a valid token": issue_token(pad="a" * 1_000_000),
     "long, like a key": "ek_" + "a" * 1_000_000,

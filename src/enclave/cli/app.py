@@ -1,14 +1,15 @@
 """The commands. Each is a few lines, and imports what it needs when it runs."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from enclave import __version__
-from enclave.cli.say import PLATFORM, complain, printable, refuse
+from enclave.cli.say import PLATFORM, complain, fail, printable, refuse
 from enclave.contracts.errors import EnclaveError
 from enclave.contracts.policy import Language
 from enclave.contracts.sessions import Phase
@@ -28,11 +29,31 @@ LabelPairs = Annotated[list[str], typer.Option("--label", metavar="NAME=VALUE", 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line, and exit with its code."""
+    _demand_stdout()
     _make_encodable()
     try:
-        app(args=args, prog_name="enclave")
+        with _flushed():
+            app(args=args, prog_name="enclave")
     except EnclaveError as error:
         sys.exit(refuse(error))
+    except OSError as error:
+        sys.exit(fail(error))
+
+
+def _demand_stdout() -> None:
+    # The next file that is opened would take the place of a closed standard output, and get what is printed.
+    if sys.stdout is None:
+        complain("error: standard output is closed")
+        sys.exit(PLATFORM)
+
+
+@contextmanager
+def _flushed() -> Iterator[None]:
+    # At the interpreter's own end nobody is left to tell that it failed.
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
 
 
 def _make_encodable() -> None:
@@ -90,7 +111,8 @@ def run(  # noqa: PLR0913  every option of a command is a parameter
     With no server running, and none named by ENCLAVE_BASE_URL, one is started for this program alone.
 
     Exit codes: the program's own; 124 if it ran out of time; 137 if it was killed for another limit;
-    130 after Ctrl-C and 141 when nobody reads the output, which both stop the program;
+    130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP and 141 when nobody reads the output,
+    which all stop the program;
     2 for a request that is wrong; 70 when Enclave itself could not do it.
     With --json, standard output is one JSON document, the session.
     """
@@ -167,7 +189,7 @@ def rm(ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The sessi
             try:
                 print(printable(client.teardown(session_id).id))
             except EnclaveError as error:
-                code = refuse(error)
+                code = refuse(error, session_id)
     raise typer.Exit(code)
 
 

@@ -1,6 +1,5 @@
 """`enclave run`: a program's output as it comes, then what became of it."""
 
-import os
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -9,7 +8,8 @@ from typing import Final, TextIO
 
 import typer
 
-from enclave.cli.say import as_json, complain, printable
+from enclave.cli.say import BROKEN_PIPE, as_json, complain, drop_stdout, printable
+from enclave.cli.signals import Interrupted, interruptible
 from enclave.cli.verdict import exit_code, verdict
 from enclave.contracts.errors import Conflict, EnclaveError
 from enclave.contracts.frames import StderrFrame, StdoutFrame, StreamFrame
@@ -17,22 +17,17 @@ from enclave.contracts.policy import Language
 from enclave.contracts.sessions import CreateSessionRequest
 from enclave.sdk.client import Enclave, SessionHandle
 
-INTERRUPTED: Final = 130
-BROKEN_PIPE: Final = 141
-
 _NODE_SUFFIXES: Final = frozenset({".js", ".mjs", ".cjs"})
 
 
 def execute(client: Enclave, request: CreateSessionRequest, *, json: bool) -> int:
     """Run a program to its end, and answer with the exit code for what became of it."""
-    handle = client.run(request)
     try:
-        return _documented(handle) if json else _watched(handle)
-    except KeyboardInterrupt:
-        _stop(handle)
-        return INTERRUPTED
+        with interruptible():
+            return _told(client.run(request), json=json)
+    except Interrupted as interrupt:
+        return interrupt.code
     except BrokenPipeError:
-        _stop(handle)
         drop_stdout()
         return BROKEN_PIPE
 
@@ -48,13 +43,6 @@ def relay(frames: Iterable[StreamFrame]) -> bool:
             case StderrFrame(chunk=chunk):
                 _write(sys.stderr, chunk)
     return within_line
-
-
-def drop_stdout() -> None:
-    """Nobody reads our standard output any more: let what is still in its buffer go nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
 
 
 def source(file: str | None, code: str | None) -> str:
@@ -82,6 +70,15 @@ def labels_of(pairs: list[str]) -> dict[str, str]:
     if bad := [name for name, equals, _ in split if not (name and equals)]:
         raise typer.BadParameter(f"a label looks like name=value, not {printable(bad[0])!r}")
     return {name: value for name, _, value in split}
+
+
+def _told(handle: SessionHandle, *, json: bool) -> int:
+    try:
+        return _documented(handle) if json else _watched(handle)
+    except (Interrupted, OSError):
+        # There is nobody left to tell.
+        _stop(handle)
+        raise
 
 
 def _watched(handle: SessionHandle) -> int:

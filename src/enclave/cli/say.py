@@ -1,6 +1,7 @@
 """What we print ourselves: plain, on one line, and with nothing in it that a terminal would obey."""
 
 import json
+import os
 import sys
 
 from pydantic import JsonValue
@@ -9,6 +10,7 @@ from enclave.contracts.errors import EnclaveError, InvalidRequest
 
 USAGE = 2
 PLATFORM = 70
+BROKEN_PIPE = 141
 
 
 def printable(text: str) -> str:
@@ -26,9 +28,25 @@ def complain(text: str) -> None:
     print(printable(text), file=sys.stderr)
 
 
-def refuse(error: EnclaveError) -> int:
+def refuse(error: EnclaveError, about: str = "") -> int:
     """Tell what went wrong, and answer with the exit code for it."""
-    complain(f"error: {error.detail}")
+    complain(f"error: {about}{': ' * bool(about)}{error.detail}")
     for problem in error.errors:
         complain(f"  {problem.field}: {problem.message}")
     return USAGE if isinstance(error, InvalidRequest) else PLATFORM
+
+
+def fail(error: OSError) -> int:
+    """Tell what the system would not let us do, mostly to print, and answer with the exit code for it."""
+    drop_stdout()
+    if isinstance(error, BrokenPipeError):
+        return BROKEN_PIPE
+    complain(f"error: {error.strerror or error}")
+    return PLATFORM
+
+
+def drop_stdout() -> None:
+    """Nobody reads our standard output any more: let what is still in its buffer go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -79,7 +79,7 @@ def _seconds(session: Session) -> str:
 
 
 def _event(event: AuditEvent) -> Sequence[Text]:
-    fields = event.model_dump(mode="json", by_alias=False, exclude=set(_STAMP))
+    fields = event.model_dump(mode="json", exclude=set(_STAMP))
     details = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
     moment = f"{event.ts:%Y-%m-%d %H:%M:%S.%f}"[:-3]
     return (_text(str(event.seq)), _text(moment), _text(event.type), _text(event.actor), _text(details))

@@ -1,5 +1,6 @@
 """User tokens: JWTs signed with a secret that the control plane shares with whoever issues them."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,7 +14,9 @@ MIN_SECRET_BYTES: Final = 32
 
 # One algorithm, whatever a token's header asks for.
 _ALGORITHMS: Final = ("HS256",)
-_OPTIONS: Final[Any] = {"require": ["exp", "sub"], "enforce_minimum_key_length": True}
+# A valid token is enough by itself, whatever audience it also names.
+_OPTIONS: Final[Any] = {"require": ["exp", "sub"], "enforce_minimum_key_length": True, "verify_aud": False}
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 INVALID: Final = (jwt.PyJWTError, ValueError, TypeError, KeyError, OverflowError, RecursionError)
 """What bytes that are no valid token can raise here: a header of ten thousand brackets, an `exp` of infinity."""
@@ -35,5 +38,19 @@ class TokenReader:
         """Whom a token is for, and until when (POSIX seconds). Raises one of `INVALID`."""
         claims = jwt.decode(token, self.secret, algorithms=_ALGORITHMS, options=_OPTIONS)
         role = Role(claims["role"])
-        principal = Principal(user_id=claims["sub"], org_id=claims["orgId"], role=role, scopes=ROLES[role])
-        return principal, float(claims["exp"])
+        user_id, org_id = _name(claims["sub"]), _name(claims["orgId"])
+        return Principal(user_id=user_id, org_id=org_id, role=role, scopes=ROLES[role]), _moment(claims["exp"])
+
+
+def _name(claim: str) -> str:
+    # Names end up in logs and on terminals.
+    if _CONTROL.search(claim):
+        raise ValueError("a name with a control character")
+    return claim
+
+
+def _moment(claim: object) -> float:
+    # The library would take "4102444800" and true, which RFC 7519 does not.
+    if isinstance(claim, bool) or not isinstance(claim, int | float):
+        raise TypeError("a moment that is no number")
+    return float(claim)
