@@ -1,5 +1,5 @@
 # Two commands need nothing before them: `make run` and `make test`.
-.PHONY: run test setup lint fix check bench contracts clean
+.PHONY: run test setup lint fix check bench hostile contracts clean
 
 SERVER := .venv/.ready-server
 DEV := .venv/.ready-dev
@@ -23,6 +23,9 @@ check: lint test  ## what a change must pass
 
 bench: $(DEV)  ## latency and throughput, as ratios beside bare interpreters
 	@scripts/delegated .venv/bin/python bench/sessions.py
+
+hostile: $(DEV)  ## what hostile programs get, as a matrix; fails if anything leaked
+	@scripts/delegated .venv/bin/python -m tests.hostile
 
 contracts: $(DEV)  ## write contracts/ and the other checked-in snapshots anew
 	@UPDATE_SNAPSHOTS=1 .venv/bin/python -m pytest -q tests -k snapshot

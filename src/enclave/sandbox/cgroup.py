@@ -48,6 +48,7 @@ class Flavour:
     """
 
     version: int
+    entrance: str
     limits: Callable[[Bounds], tuple[tuple[str, str, str], ...]]
     cpu: tuple[str, str]
     peak_memory: tuple[str, str]
@@ -80,6 +81,9 @@ def _v2_limits(bounds: Bounds) -> tuple[tuple[str, str, str], ...]:
 
 V1: Final = Flavour(
     version=1,
+    # Not cgroup.procs: a thread that moves itself takes no lock that every fork and exit of the machine waits for, and
+    # that takes an RCU grace period, often tens of milliseconds, to take (cgroup_procs_write_start in kernel/cgroup).
+    entrance="tasks",
     limits=_v1_limits,
     cpu=("cpuacct", "cpuacct.usage"),
     peak_memory=("memory", "memory.max_usage_in_bytes"),
@@ -89,6 +93,7 @@ V1: Final = Flavour(
 )
 V2: Final = Flavour(
     version=2,
+    entrance="cgroup.procs",
     limits=_v2_limits,
     cpu=("cpu", "cpu.stat"),
     peak_memory=("memory", "memory.peak"),
@@ -186,7 +191,7 @@ class Group:
 
     def entrances(self) -> list[int]:
         """Descriptors of the files through which a process joins, by writing `0`; the caller closes them."""
-        path = f"{self.name}/cgroup.procs"
+        path = f"{self.name}/{self._hierarchy.flavour.entrance}"
         return [os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=root) for root in self._hierarchy.distinct()]
 
     def account(self) -> Account:
