@@ -1,0 +1,1 @@
+"""The corpus, a module a family; each has `PROBES`."""

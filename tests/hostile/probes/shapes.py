@@ -1,0 +1,37 @@
+"""Shapes that many probes share."""
+
+import platform
+from typing import Final
+
+from tests.hostile.probe import Expect, Probe, blocked
+
+_COLUMN: Final = 0 if platform.machine() == "x86_64" else 1
+
+
+def number(x86_64: int, aarch64: int) -> int:
+    """A system call's number on this machine."""
+    return (x86_64, aarch64)[_COLUMN]
+
+
+def told(family: str, name: str, act: str, refused: str, control: str) -> Probe:
+    """One expression that has to be refused with one error."""
+    return Probe(name=name, family=family, code=f"tell(lambda: {act})", expect=blocked(refused), control=control)
+
+
+def raw(family: str, name: str, call: str, refused: str, control: str) -> Probe:
+    """One raw system call, `call` being its number and arguments, that has to be refused with one error."""
+    code = f"enclave.result(named(call({call})))"
+    return Probe(name=name, family=family, code=code, expect=blocked(refused), control=control)
+
+
+def node(family: str, name: str, code: str, expect: Expect, control: str, **limits: float) -> Probe:
+    """A program for Node."""
+    return Probe(
+        name=name,
+        family=family,
+        code=code,
+        expect=expect,
+        control=control,
+        language="node",
+        limits={"memory_mib": 512, **limits},
+    )
