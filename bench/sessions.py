@@ -11,18 +11,28 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from enclave.backends.local import machine
+from enclave.backends.local import build, machine
+from enclave.contracts.errors import EnclaveError
 from enclave.contracts.identity import Credential
 from enclave.serve import embedded
 
 PYTHON = "print('hi')"
 NODE = "console.log('hi')"
+PANDAS = """
+import pandas
+frame = pandas.DataFrame({"key": [1, 2] * 500, "value": range(1000)})
+assert frame.groupby("key").value.mean().tolist() == [499.0, 500.0]
+print("hi")
+"""
+TEMPLATE = "bench"
 
 
 @dataclass(frozen=True)
@@ -49,8 +59,9 @@ class Caller:
             "Prefer": "wait=60",
         }
 
-    def run(self, code: str, language: str = "python") -> None:
-        self._connection.request("POST", "/sessions", json.dumps({"code": code, "language": language}), self._headers)
+    def run(self, code: str, language: str = "python", template: str | None = None) -> None:
+        body = json.dumps({"code": code, "language": language, "template": template})
+        self._connection.request("POST", "/sessions", body, self._headers)
         response = self._connection.getresponse()
         session = json.loads(response.read())
         if session.get("phase") != "succeeded" or session["result"]["stdout"] != "hi\n":
@@ -108,6 +119,22 @@ def node(caller: Caller, rounds: int) -> None:
     print(f"  {'bare node -e':24} {Times(bare)}   session/this {Times(ours).p(50) / Times(bare).p(50):.2f}")
 
 
+def pandas(caller: Caller, where: Path, rounds: int) -> None:
+    try:
+        build.build(where, build.wanted(TEMPLATE, ["pandas"], ["pandas"], None))
+    except EnclaveError as error:
+        print(f"pandas: cannot be installed, not measured: {error.detail}")
+        return
+    first = milliseconds(lambda: caller.run(PANDAS, template=TEMPLATE))
+    ours, cold = [], []
+    for _ in range(rounds):
+        ours.append(milliseconds(lambda: caller.run(PANDAS, template=TEMPLATE)))
+        cold.append(milliseconds(command(str(where / TEMPLATE / "venv/bin/python"), "-I", "-c", PANDAS)))
+    print(f"import pandas and a groupby, {rounds} rounds in turn; the first session, launcher included {first:.0f} ms")
+    print(f"  {'session, preloaded':24} {Times(ours)}")
+    print(f"  {'cold interpreter':24} {Times(cold)}   session/this {Times(ours).p(50) / Times(cold).p(50):.3f}")
+
+
 def together(credential: Credential, threads: int, each: int) -> float:
     """Seconds that `threads` callers take for `each` sessions apiece, started at once."""
     gate = threading.Barrier(threads + 1)
@@ -137,7 +164,7 @@ def together(credential: Credential, threads: int, each: int) -> float:
 def main() -> None:
     scale = float(os.environ.get("BENCH_SCALE", "1"))
     print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}, Python {sys.version.split()[0]}")
-    with embedded(None) as credential:
+    with tempfile.TemporaryDirectory() as home, embedded(Path(home)) as credential:
         caller = Caller(credential)
         for _ in range(20):
             caller.run(PYTHON)
@@ -151,6 +178,7 @@ def main() -> None:
         print(f"100 at once: all done in {together(credential, 100, 1) * 1000:.0f} ms")
         time.sleep(1)
         node(Caller(credential), int(20 * scale))
+        pandas(Caller(credential), Path(home) / "templates", int(20 * scale))
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Literal
 
 from enclave.backends.base import Check, Exit, LaunchSpec, Output, Workload
 from enclave.contracts.errors import Unavailable
-from enclave.contracts.policy import Guarantee
+from enclave.contracts.policy import Guarantee, Language
 
 _HARNESS = """
 import json, os, sys, types
@@ -110,6 +110,9 @@ class ProcessBackend:
     def healthy(self) -> bool:
         return True
 
+    def templates(self) -> Mapping[str, Language]:
+        return {}
+
     async def launch(self, spec: LaunchSpec) -> ProcessSandbox:
         sandbox = self.sandboxes[spec.session_id] = ProcessSandbox(self, spec)
         return sandbox
@@ -175,6 +178,7 @@ class PuppetBackend:
         self.all: list[Puppet] = []
         self.guarantees = frozenset(Guarantee)
         self.refusal: Exception | None = None
+        self.offered: dict[str, Language] = {}
 
     def probe(self) -> tuple[Check, ...]:
         return ()
@@ -188,6 +192,9 @@ class PuppetBackend:
 
     def healthy(self) -> bool:
         return self.refusal is None
+
+    def templates(self) -> Mapping[str, Language]:
+        return self.offered
 
     async def launch(self, spec: LaunchSpec) -> Puppet:
         if self.refusal is not None:

@@ -46,5 +46,10 @@ def test_a_bad_value_is_one_clear_line(name: str, value: str) -> None:
     assert "\n" not in refused.value.detail
 
 
+def test_templates_are_in_the_home_unless_another_place_is_named() -> None:
+    assert Settings(home=Path("/a")).template_directory == Path("/a/templates")
+    assert Settings(home=Path("/a"), templates=Path("/b")).template_directory == Path("/b")
+
+
 def test_a_secret_is_not_shown() -> None:
     assert "s" * 32 not in repr(Settings.from_env({"ENCLAVE_JWT_SECRET": "s" * 32}))

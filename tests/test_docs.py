@@ -1,4 +1,4 @@
-"""What the README shows is what happens."""
+"""What the README and the how-tos show is what happens."""
 
 import os
 import re
@@ -14,19 +14,20 @@ from enclave.serve import embedded
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+HOWTOS = sorted((ROOT / "docs" / "howto").glob("*.md"))
 SCRIPTS = Path(sys.executable).parent
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A command as the README shows it, and the output below it."""
+    """A command as a page shows it, and the output below it."""
 
     command: str
     output: str
 
 
-def shown() -> list[Shown]:
-    blocks = re.findall(r"```console\n(.*?)```", README, re.S)
+def shown(page: str) -> list[Shown]:
+    blocks = re.findall(r"```console\n(.*?)```", page, re.S)
     parts = [part for block in blocks for part in re.split(r"^\$ ", block, flags=re.M) if part]
     return [Shown(*part.split("\n", 1)) for part in parts]
 
@@ -50,16 +51,29 @@ def run(command: str, environment: dict[str, str]) -> str:
     return done.stdout
 
 
-@pytest.mark.sandbox
-@pytest.mark.parametrize("example", shown(), ids=lambda example: example.command[:50])
-def test_a_command_of_the_readme_prints_what_it_says(example: Shown, environment: dict[str, str]) -> None:
-    printed = run(example.command, environment)
-
+def compare(example: Shown, printed: str) -> None:
     expected, elided, _ = example.output.partition("…\n")
     words = [line.split() for line in printed.splitlines()]
     assert (words[: len(expected.splitlines())] if elided else words) == [
         line.split() for line in expected.splitlines()
     ]
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("example", shown(README), ids=lambda example: example.command[:50])
+def test_a_command_of_the_readme_prints_what_it_says(example: Shown, environment: dict[str, str]) -> None:
+    compare(example, run(example.command, environment))
+
+
+@pytest.mark.sandbox
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("page", HOWTOS, ids=lambda page: page.stem)
+def test_the_commands_of_a_how_to_do_one_after_another_what_they_say(page: Path, environment: dict[str, str]) -> None:
+    for example in shown(page.read_text()):
+        printed = run(example.command, environment)
+        if "error: pip: " in printed:
+            pytest.skip(f"pip cannot install what the page does: {printed.splitlines()[-1]}")
+        compare(example, printed)
 
 
 @pytest.mark.sandbox

@@ -15,9 +15,9 @@ LEAST_SECRET_BYTES: Final = 32
 class Settings:
     """The settings of one server; `from_env` reads them, `VARIABLES` names the environment's.
 
-    `home` holds the database and the keys. `pool` is the most sandboxes
-    of each language that wait ready, None for the backend's own choice. Without a `jwt_secret` the one that was made
-    with the home is used.
+    `home` holds the database and the keys, and the templates unless `templates` names another directory. `pool` is the
+    most sandboxes of each language that wait ready, None for the backend's own choice. Without a `jwt_secret` the one
+    that was made with the home is used.
     """
 
     home: Path
@@ -27,6 +27,12 @@ class Settings:
     max_concurrency: int = 256
     pool: int | None = None
     backend: str = "local"
+    templates: Path | None = None
+
+    @property
+    def template_directory(self) -> Path:
+        """Where templates are kept."""
+        return self.templates or self.home / "templates"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], **overrides: object) -> Self:

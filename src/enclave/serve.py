@@ -234,7 +234,10 @@ def main() -> int:
     chosen = _arguments()
     try:
         with _own_home() if chosen.ephemeral else contextlib.nullcontext(chosen.home) as home:
-            _run(Settings.from_env(os.environ, home=home, host="127.0.0.1", port=0), _obey_parent)
+            # One that leaves nothing behind still offers what was built on this machine.
+            templates = Settings.from_env(os.environ).template_directory if chosen.ephemeral else None
+            asked = Settings.from_env(os.environ, home=home, host="127.0.0.1", port=0, templates=templates)
+            _run(asked, _obey_parent)
     except EnclaveError as error:
         print(f"error: {error.detail}", file=sys.stderr)
         return 1

@@ -1,13 +1,15 @@
 """The composition root: settings in, a running System out. The one place where concrete parts are named."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from typing import Final
 
 from enclave.backends.base import Backend, Check
+from enclave.backends.local import build, template
+from enclave.backends.local.template import Template
 from enclave.config import Settings
 from enclave.contracts.errors import InvalidRequest
 from enclave.contracts.identity import Credential
@@ -15,6 +17,7 @@ from enclave.contracts.sessions import Health
 from enclave.core.policy import Ceiling
 from enclave.identity.authority import EmbeddedIdentity
 from enclave.identity.bootstrap import bootstrap
+from enclave.identity.home import private_home
 from enclave.orchestrator.orchestrator import Orchestrator
 from enclave.server.app import Application
 from enclave.server.routes import Platform
@@ -64,6 +67,24 @@ def diagnose(settings: Settings) -> tuple[Check, ...]:
     return _backend(settings).probe()
 
 
+def build_template(
+    settings: Settings, name: str, packages: Sequence[str], preload: Sequence[str], python: str | None
+) -> Template:
+    """Make a template in the home. Raises InvalidRequest, and leaves nothing behind, if it cannot be."""
+    private_home(settings.home)
+    return build.build(settings.template_directory, build.wanted(name, packages, preload, python))
+
+
+def list_templates(settings: Settings) -> tuple[Template, ...]:
+    """The templates in the home, by name."""
+    return template.templates(settings.template_directory)
+
+
+def remove_template(settings: Settings, name: str) -> None:
+    """Remove a template from the home. Raises InvalidRequest if there is none of that name."""
+    template.remove(settings.template_directory, name)
+
+
 def base_url(settings: Settings) -> str:
     """Where a client on this machine reaches the server."""
     host = _EVERYWHERE.get(settings.host, settings.host)
@@ -74,7 +95,8 @@ def _backend(settings: Settings) -> Backend:
     found = entry_points(group=BACKENDS)
     if settings.backend not in found.names:
         raise InvalidRequest(f"ENCLAVE_BACKEND must be one of: {', '.join(sorted(found.names))}")
-    backend: Backend = found[settings.backend].load()(home=settings.home, pool=settings.pool)
+    make = found[settings.backend].load()
+    backend: Backend = make(home=settings.home, pool=settings.pool, templates=settings.template_directory)
     return backend
 
 

@@ -23,19 +23,22 @@ class Run:
 RunProgram = Callable[..., Awaitable[Run]]
 
 
-def spec(*, language: str = "python", **limits: float) -> LaunchSpec:
+def spec(*, language: str = "python", template: str | None = None, **limits: float) -> LaunchSpec:
     """A launch with the default limits but those given."""
     return LaunchSpec(
         session_id=f"ses_test{next(_numbers)}",
         language=Language(language),
         limits=SessionLimits().model_copy(update=limits),
         egress=EgressPolicy(),
+        template=template,
     )
 
 
-async def run_in(backend: LocalBackend, code: str, *, language: str = "python", **limits: float) -> Run:
+async def run_in(
+    backend: LocalBackend, code: str, *, language: str = "python", template: str | None = None, **limits: float
+) -> Run:
     """Run a program to its end, and tear its sandbox down."""
-    sandbox = await backend.launch(spec(language=language, **limits))
+    sandbox = await backend.launch(spec(language=language, template=template, **limits))
     workload = await sandbox.run(code)
     written = {"stdout": b"", "stderr": b""}
     async for output in workload.output():

@@ -211,11 +211,11 @@ async def test_a_teardown_stops_what_runs_and_is_idempotent(backend: LocalBacken
 
 
 def groups(backend: LocalBackend) -> set[str]:
-    return {path.name for path in Path("/sys/fs/cgroup").glob(f"**/enclave/{backend.instance}/*") if path.is_dir()}
+    return {path.name for path in Path("/sys/fs/cgroup").glob(f"**/enclave/{backend.bare.instance}/*") if path.is_dir()}
 
 
 async def test_orders_wait_their_turn_while_the_launcher_is_busy(backend: LocalBackend) -> None:
-    outer = backend.launcher_pid
+    outer = backend.bare.pid
     launcher = int(Path(f"/proc/{outer}/task/{outer}/children").read_text())  # noqa: ASYNC240
     os.kill(launcher, signal.SIGSTOP)
     runs = [asyncio.create_task(run_in(backend, f"print({n})")) for n in range(400)]
@@ -241,13 +241,12 @@ async def test_a_launcher_that_is_killed_loses_its_sessions_loudly_and_is_replac
     sandbox = await backend.launch(spec())
     workload = await sandbox.run("import time\ntime.sleep(60)")
 
-    os.kill(backend.launcher_pid, signal.SIGKILL)
+    os.kill(backend.bare.pid, signal.SIGKILL)
 
     with pytest.raises(SandboxLost):
         await workload.wait()
     await sandbox.teardown()
-    assert backend._restart is not None
-    await backend._restart
+    await backend.bare.settled()
     assert (await run_in(backend, "print('again')")).stdout == b"again\n"
 
 

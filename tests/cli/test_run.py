@@ -55,6 +55,8 @@ def test_every_option_is_in_the_request(enclave: Command, tmp_path: Path) -> Non
     program = tmp_path / "program.mjs"
     program.write_text("grüß()")
     options = [
+        "--template",
+        "data",
         "--memory",
         "64",
         "--wall",
@@ -74,6 +76,7 @@ def test_every_option_is_in_the_request(enclave: Command, tmp_path: Path) -> Non
     assert CreateSessionRequest.model_validate_json(server.asked[0].body) == CreateSessionRequest(
         code="grüß()",
         language=Language.NODE,
+        template="data",
         limits=RequestedLimits(memory_mib=64, wall_clock_seconds=2.5),
         egress=EgressPolicy(mode=EgressMode.ALLOWLIST, allow=("pypi.org", "10.0.0.0/8")),
         labels={"a": "b=c", "d": ""},

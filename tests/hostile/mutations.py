@@ -19,9 +19,9 @@ import pytest
 from enclave.backends.local import channel, connection, machine, workload
 
 _NAMES: Final = (
-    "import dataclasses, os, random, re, types\n"
+    "import dataclasses, os, random, re, sys, types\n"
     "from enclave.guest import python\n"
-    "from enclave.sandbox import boot, cgroup, init, isolate, launcher, linux, root, seccomp, slot\n"
+    "from enclave.sandbox import boot, cgroup, host, init, isolate, launcher, linux, root, seccomp, slot\n"
 )
 
 
@@ -135,6 +135,9 @@ def _prctl_without(condition: str) -> str:
 
 
 MUTATIONS: Final[Mapping[str, Mutation]] = {
+    "read_only_start": Mutation(
+        "host.start_over_read_only = lambda: os.execv(sys.executable, [*sys.orig_argv, host.STANDING])\n"
+    ),
     "seccomp": Mutation("seccomp.install = lambda assembled: None\n"),
     "capabilities": Mutation("linux.drop_capabilities = lambda: None\n"),
     "no_new_privs": Mutation(_prctl_without("option == linux.PR_SET_NO_NEW_PRIVS")),

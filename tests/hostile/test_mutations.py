@@ -38,12 +38,11 @@ def alive(language: str) -> Probe:
 
 async def close(backend: LocalBackend) -> None:
     """Close it; a launcher that a mutation has robbed of the means to end is ended by its pid."""
-    held = backend._connection
+    launcher = backend.bare.pid
     try:
         await asyncio.wait_for(backend.close(), _CLOSING_SECONDS)
     except TimeoutError:
-        assert held is not None
-        os.kill(held._process.pid, signal.SIGKILL)
+        os.kill(launcher, signal.SIGKILL)
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from enclave.contracts.errors import (
     Unavailable,
 )
 from enclave.contracts.identity import Role
-from enclave.contracts.policy import EgressPolicy, Guarantee, RequestedLimits
+from enclave.contracts.policy import EgressPolicy, Guarantee, Language, RequestedLimits
 from enclave.contracts.sessions import CreateSessionRequest, KillReason, Phase, Session
 from enclave.core.audit import verify
 from enclave.core.session import Change
@@ -340,6 +340,36 @@ async def test_a_bad_cursor_is_named(stage: Stage, cursor: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         await stage.orchestrator.list(ME, Filter(), cursor=cursor)
     assert [problem.field for problem in refused.value.errors] == ["cursor"]
+
+
+async def test_a_template_goes_to_the_backend_and_into_the_record(stage: Stage) -> None:
+    stage.backend.play = prints_and_succeeds
+    stage.backend.offered = {"data": Language.PYTHON}
+    request = CreateSessionRequest(code="x", template="data")
+
+    session = await stage.orchestrator.create(ME, request, wait_seconds=5)
+
+    assert (session.template, stage.backend.all[0].spec.template) == ("data", "data")
+    assert (await stage.store.get("org_a", session.id)).template == "data"
+    assert verify(await events_of(stage, session)) is None
+
+
+@pytest.mark.parametrize(
+    ("language", "name", "message"),
+    [
+        ("python", "other", "other does not exist; templates for python: data, more"),
+        ("python", "js", "js is for node; templates for python: data, more"),
+        ("node", "data", "data is for python; templates for node: js"),
+    ],
+)
+async def test_a_template_that_does_not_fit_is_refused_with_those_that_do(
+    stage: Stage, language: str, name: str, message: str
+) -> None:
+    stage.backend.offered = {"more": Language.PYTHON, "data": Language.PYTHON, "js": Language.NODE}
+    with pytest.raises(InvalidRequest) as refused:
+        await stage.orchestrator.create(ME, CreateSessionRequest(code="x", language=Language(language), template=name))
+    assert [(problem.field, problem.message) for problem in refused.value.errors] == [("template", message)]
+    assert not stage.backend.all
 
 
 async def test_another_org_finds_nothing(stage: Stage) -> None:

@@ -12,6 +12,7 @@ from starlette.types import Message
 
 from enclave.contracts.errors import ERRORS, ConnectionFailed, Problem
 from enclave.contracts.operations import OPERATIONS
+from enclave.contracts.policy import Language
 from enclave.contracts.sessions import Session, SessionResult
 from enclave.server.app import Application
 from enclave.server.problems import STATUS
@@ -67,6 +68,13 @@ async def test_names_on_the_wire_are_camel_case(site: Site) -> None:
     assert "memoryMiB" in session["limits"]
 
 
+async def test_a_template_is_in_the_session_only_when_it_was_asked_for(site: Site) -> None:
+    site.backend.offered = {"data": Language.PYTHON}
+    answer = await site.ask("POST", "/sessions", {"code": "x", "template": "data"})
+    assert (answer.status, answer.json["template"]) == (201, "data")
+    assert "template" not in (await site.ask("POST", "/sessions", {"code": "x"})).json
+
+
 @pytest.mark.parametrize(
     ("value", "applied"),
     [
@@ -115,6 +123,8 @@ async def test_a_wait_that_is_over_answers_what_is(site: Site) -> None:
         ({"code": "x", "limits": {"memoryMiB": True}}, ["limits.memoryMiB"]),
         ({"code": "x", "limits": {"memoryMiB": 1, "pids": 10**400}}, ["limits.memoryMiB", "limits.pids"]),
         ({"code": "x", "language": "ruby"}, ["language"]),
+        ({"code": "x", "template": "none"}, ["template"]),
+        ({"code": "x", "template": "../up"}, ["template"]),
         ({"code": "x", "labels": {"a b": "c"}}, ["labels.a b"]),
         ({"code": "x", "egress": {"mode": "deny_all", "allow": ["a.b"]}}, ["egress.allow"]),
         ({"code": "x", "egress": {"mode": "allowlist", "allow": ["a..b"]}}, ["egress.allow.0"]),

@@ -20,6 +20,7 @@ class LaunchSpec:
     language: Language
     limits: SessionLimits
     egress: EgressPolicy
+    template: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -116,6 +117,10 @@ class Backend(Protocol):
 
     def healthy(self) -> bool:
         """Whether a session could be launched now."""
+        ...
+
+    def templates(self) -> Mapping[str, Language]:
+        """The named environments it offers now; a session asks for one of its language, or for none."""
         ...
 
     async def launch(self, spec: LaunchSpec) -> Sandbox:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from enclave import __version__
+from enclave.cli import template
 from enclave.cli.say import PLATFORM, complain, fail, printable, refuse
 from enclave.contracts.errors import EnclaveError
 from enclave.contracts.policy import Language
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(template.app, name="template")
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The session's id.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
@@ -98,6 +100,9 @@ def run(  # noqa: PLR0913  every option of a command is a parameter
     language: Annotated[
         Language | None, typer.Option(help="By default node for .js, .mjs and .cjs, else python.")
     ] = None,
+    template: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The environment it runs in; see `enclave template`.")
+    ] = None,
     memory: Annotated[int | None, typer.Option(metavar="MIB", help="The most memory.")] = None,
     wall: Annotated[float | None, typer.Option(metavar="SECONDS", help="The most time.")] = None,
     allow: Annotated[
@@ -124,6 +129,7 @@ def run(  # noqa: PLR0913  every option of a command is a parameter
         source(file, code),
         {
             "language": language or language_of(file),
+            "template": template,
             "limits": {
                 name: value for name, value in (("memoryMiB", memory), ("wallClockSeconds", wall)) if value is not None
             },

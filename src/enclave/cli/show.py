@@ -38,6 +38,26 @@ class Check(Protocol):
         """What to do where it does not hold."""
 
 
+class Template(Protocol):
+    """An environment of packages, as `enclave.system.list_templates` tells of it."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def language(self) -> str:
+        """What it is an environment of."""
+
+    @property
+    def packages(self) -> Sequence[str]:
+        """What was asked for."""
+
+    @property
+    def preload(self) -> Sequence[str]:
+        """What is imported ahead."""
+
+
 def sessions(found: Iterable[Session]) -> None:
     """A line for each session."""
     _print(("SESSION", "PHASE", "LANGUAGE", "CREATED", "SECONDS", "LABELS"), [_session(session) for session in found])
@@ -51,6 +71,11 @@ def trail(events: Iterable[AuditEvent]) -> None:
 def checks(found: Iterable[Check]) -> None:
     """A line for each control, with what to do where one is missing."""
     _print(("", "CONTROL", "DETAIL", "TO MEND IT"), [_check(check) for check in found])
+
+
+def templates(found: Iterable[Template]) -> None:
+    """A line for each template."""
+    _print(("TEMPLATE", "LANGUAGE", "PACKAGES", "PRELOADED"), [_template(template) for template in found])
 
 
 def document(values: Iterable[Wire]) -> None:
@@ -88,6 +113,11 @@ def _event(event: AuditEvent) -> Sequence[Text]:
 def _check(check: Check) -> Sequence[Text]:
     mark = _text("ok", "green") if check.holds else _text("no", "red")
     return (mark, _text(check.name), _text(check.detail), _text("" if check.holds else check.mend))
+
+
+def _template(template: Template) -> Sequence[Text]:
+    lists = (" ".join(template.packages), " ".join(template.preload))
+    return (_text(template.name), _text(template.language), *(_text(each) for each in lists))
 
 
 def _text(text: str, style: str = "") -> Text:

@@ -40,11 +40,19 @@ LabelValue = Annotated[str, Field(max_length=256)]
 Labels = Annotated[dict[LabelName, LabelValue], Field(max_length=32, json_schema_extra={"propertyNames": _LABEL_NAMES})]
 
 
+TEMPLATE_NAME: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+TemplateName = Annotated[str, Field(pattern=TEMPLATE_NAME)]
+
+
 class CreateSessionRequest(Wire):
-    """A program to run, and under what terms. Only `code` is required."""
+    """A program to run, and under what terms. Only `code` is required.
+
+    `template` names an environment with packages; without one there is the standard library alone.
+    """
 
     code: Annotated[str, Field(min_length=1, max_length=MAX_CODE_CHARS)]
     language: Language = Language.PYTHON
+    template: TemplateName | None = None
     limits: RequestedLimits = RequestedLimits()
     egress: EgressPolicy = EgressPolicy()
     service_bindings: tuple[str, ...] = Field(default=(), max_length=32)
@@ -89,7 +97,8 @@ def _absent(value: object) -> bool:
 class Session(Wire):
     """The durable record of one run. No field of it can hold a secret.
 
-    `kill_reason` is there only when the session was killed, `result` only once it is terminal, and not in lists.
+    `template` is there only when the request named one, `kill_reason` only when the session was killed, `result` only
+    once it is terminal, and not in lists.
     """
 
     id: SessionId
@@ -97,6 +106,7 @@ class Session(Wire):
     created_by: str
     phase: Phase
     language: Language
+    template: TemplateName | None = Field(default=None, exclude_if=_absent)
     limits: SessionLimits
     egress: EgressPolicy
     kill_reason: KillReason | None = Field(default=None, exclude_if=_absent)

@@ -130,6 +130,16 @@ _ALWAYS: Final = frozenset(
 )
 
 
+def check_template(name: str, language: Language, offered: Mapping[str, Language]) -> None:
+    """Raise InvalidRequest, saying which there are, unless a template of that name is offered for the language."""
+    if offered.get(name) is language:
+        return
+    fitting = ", ".join(sorted(one for one, its in offered.items() if its is language)) or "there is none"
+    detail = f"is for {offered[name]}" if name in offered else "does not exist"
+    message = f"{name} {detail}; templates for {language}: {fitting}"
+    raise InvalidRequest("no such template", errors=(FieldProblem(field="template", message=message),))
+
+
 def required(language: Language, egress: EgressPolicy) -> frozenset[Guarantee]:
     """What a backend must enforce to take a session."""
     allowlist = {Guarantee.EGRESS_ALLOWLIST} if egress.mode is EgressMode.ALLOWLIST else set[Guarantee]()

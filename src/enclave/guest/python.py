@@ -167,4 +167,11 @@ def _rehearse() -> None:
         exec(compile(_REHEARSAL, "rehearsal", "exec"), scene)  # noqa: S102  our own text
     _fresh_signals()
     _fresh_streams()
+    _fresh_randomness()
     gc.enable()
+
+
+def _fresh_randomness() -> None:
+    # `random` is seeded anew by every fork; what numpy keeps for all its users is not.
+    if (shared := sys.modules.get("numpy.random")) is not None:
+        shared.seed()

@@ -33,7 +33,7 @@ from enclave.contracts.operations import (
 from enclave.contracts.sessions import CreateSessionRequest, Phase, Session, SessionResult
 from enclave.contracts.wire import Page
 from enclave.core.access import authorize
-from enclave.core.policy import Ceiling, check_egress, require, required, resolve
+from enclave.core.policy import Ceiling, check_egress, check_template, require, required, resolve
 from enclave.core.session import UNSETTLED, TornDown, advance
 from enclave.orchestrator.cursor import check_limit, cut, event_cursor, seq_of, session_cursor, session_of
 from enclave.orchestrator.ending import Loss, Printed, cut_short, lost
@@ -152,12 +152,15 @@ class Orchestrator:
         check_egress(request.egress)
         limits = resolve(request.limits, self._ceiling)
         require(required(request.language, request.egress), self._ports.backend.guarantees)
+        if request.template is not None:
+            check_template(request.template, request.language, self._ports.backend.templates())
         return Session(
             id=next(self._ids),
             org_id=principal.org_id,
             created_by=principal.user_id,
             phase=Phase.PENDING,
             language=request.language,
+            template=request.template,
             limits=limits,
             egress=request.egress,
             backend=self._ports.backend.name,

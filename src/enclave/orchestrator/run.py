@@ -150,5 +150,6 @@ def _spec(session: Session) -> LaunchSpec:
         language=session.language,
         limits=session.limits,
         egress=session.egress,
+        template=session.template,
         env={"ENCLAVE_SESSION_ID": session.id},
     )

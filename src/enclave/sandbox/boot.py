@@ -7,13 +7,15 @@ import resource
 import signal
 import site
 import socket
+import sys
 import time
+from collections.abc import Sequence
 from typing import Final
 
-from enclave.sandbox import cgroup, isolate, linux, root, seccomp, wire
+from enclave.sandbox import cgroup, host, isolate, linux, root, seccomp, template, wire
 from enclave.sandbox.launcher import INIT_TASKS, Launcher
 from enclave.sandbox.pool import Bounds, Pool
-from enclave.sandbox.slot import Shape, Site
+from enclave.sandbox.slot import UID_BASE, UID_RANGE, UID_RANGES, Shape, Site
 
 SHARED_MODULES: Final = tuple(
     "base64 bisect collections contextlib copy csv dataclasses datetime decimal enum fractions functools glob hashlib"
@@ -23,8 +25,13 @@ SHARED_MODULES: Final = tuple(
 """What most programs import: done once here, shared by every fork."""
 
 
+_TMP: Final = "/tmp"  # noqa: S108  in the launcher's own root
+
+
 def main(control: socket.socket) -> None:
     """Be a launcher for whoever holds the other end of a SEQPACKET socket."""
+    if sys.argv[-1] != host.STANDING:
+        _start_over(control)
     linux.prctl(linux.PR_SET_NAME, b"enclave-launch")
     # The control plane's end is told by its socket; should this process hang, the kernel tells it in its own way.
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -57,11 +64,17 @@ def main(control: socket.socket) -> None:
         launcher.end_all()
 
 
+def _start_over(control: socket.socket) -> None:
+    try:
+        host.start_over_read_only()
+    except OSError as error:
+        wire.send_report(control, {"ev": "down", "why": str(error)})
+        os._exit(1)
+
+
 def _settle(control: socket.socket, order: wire.Configure) -> Launcher:
-    privileged = os.geteuid() == 0
-    hierarchy = cgroup.open_hierarchy(_own_mounts(), order.instance)
-    if not privileged:
-        _become_root_of_own()
+    privileged = linux.is_real_root()
+    hierarchy = cgroup.open_hierarchy(host.own_mounts(), order.instance)
     _become_first_of_own()
     linux.last_capability()
     ground = Site(
@@ -70,9 +83,9 @@ def _settle(control: socket.socket, order: wire.Configure) -> Launcher:
         filter=seccomp.assemble(),
         privileged=privileged,
         masked=isolate.existing(isolate.MASKED),
+        first_uid=UID_BASE + order.uids % UID_RANGES * UID_RANGE,
     )
-    files = {path: text.encode() for path, text in order.files.items()}
-    root.enter(root.plan(order.prefixes, files), keep_proc=not privileged)
+    _move_in(order, privileged=privileged)
     bounds = cgroup.Bounds(order.memory_bytes, order.tasks + INIT_TASKS, order.cpus)
     pools = {
         language: Pool(
@@ -85,9 +98,21 @@ def _settle(control: socket.socket, order: wire.Configure) -> Launcher:
     return Launcher(control, ground, pools)
 
 
-def _own_mounts() -> cgroup.Mounts:
-    with open("/proc/self/mountinfo") as mounts, open("/proc/self/cgroup") as groups:
-        return cgroup.read_mounts(mounts.read(), groups.read())
+def _move_in(order: wire.Configure, *, privileged: bool) -> None:
+    files = {path: text.encode() for path, text in order.files.items()}
+    plan = root.plan(order.prefixes, files, order.packages)
+    with template.own_tasks() as tasks:
+        root.enter(plan, keep_proc=not privileged)
+        if order.packages is not None:
+            _preload(order.preload, tasks)
+
+
+def _preload(modules: Sequence[str], tasks: int) -> None:
+    # What a module prints as it is imported is for the log: standard output may be somebody's.
+    os.dup2(2, 1)
+    linux.mount("tmpfs", _TMP, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=64m,mode=1777")
+    template.preload(template.PLACE, modules, tasks)
+    linux.umount(_TMP)
 
 
 def _become_first_of_own() -> None:
@@ -101,11 +126,3 @@ def _become_first_of_own() -> None:
         linux.close_all_but({2})
         os._exit(os.waitstatus_to_exitcode(os.waitpid(launcher, 0)[1]) & 0xFF)
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _become_root_of_own() -> None:
-    uid, gid = os.geteuid(), os.getegid()
-    linux.unshare(linux.CLONE_NEWUSER)
-    for file, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
-        with open(f"/proc/self/{file}", "w") as target:
-            target.write(text)

@@ -57,10 +57,13 @@ MASKED: Final = (
 
 READ_ONLY: Final = ("/proc/sys", "/proc/irq", "/proc/bus", "/proc/fs")
 
+_RLIMIT_SIGPENDING: Final = 11  # asm-generic/resource.h; counts POSIX timers too
+
 RLIMITS: Final = (
     (resource.RLIMIT_CORE, (0, 0)),
     (resource.RLIMIT_NOFILE, (1024, 4096)),
     (resource.RLIMIT_MSGQUEUE, (0, 0)),
+    (_RLIMIT_SIGPENDING, (1024, 1024)),
     (resource.RLIMIT_MEMLOCK, (65536, 65536)),
 )
 
@@ -104,10 +107,11 @@ def _mount(walls: Walls) -> None:
     linux.mount("proc", "/proc", "proc", quiet | linux.MS_NOEXEC)
     if walls.keep_proc:
         linux.umount("/.proc")
-    for path in walls.masked:
-        linux.mount("/dev/null", path, None, linux.MS_BIND)
     for path in READ_ONLY:
         _freeze(path)
+    # After what is frozen, which would hide a mask below it.
+    for path in walls.masked:
+        linux.mount("/dev/null", path, None, linux.MS_BIND)
     owner = f"uid={walls.uid or 0},gid={walls.uid or 0}"
     inodes = max(1024, walls.disk_bytes // 4096)
     linux.mount("tmpfs", _TMP, "tmpfs", quiet, f"size={walls.disk_bytes},nr_inodes={inodes},mode=1777,{owner}")

@@ -128,6 +128,13 @@ def pivot_root_here() -> None:
     os.chdir("/")
 
 
+def mount_setattr_at(path: str, *, set: int = 0, clear: int = 0) -> None:
+    """Set and clear mount attributes on the mount at `path` and all below it."""
+    settings = (ctypes.c_uint64 * 4)(set, clear, 0, 0)
+    flags = ctypes.c_uint(AT_RECURSIVE)
+    syscall(_SYS_MOUNT_SETATTR, AT_FDCWD, path.encode(), flags, ctypes.byref(settings), ctypes.c_size_t(32))
+
+
 def prctl(option: int, value: int | bytes = 0, third: int = 0) -> None:
     """Change a property of the calling process."""
     argument = value if isinstance(value, bytes) else ctypes.c_ulong(value)
@@ -157,6 +164,12 @@ def drop_capabilities() -> None:
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     none = (ctypes.c_uint32 * 6)(0, 0, 0, 0, 0, 0)
     check(_libc.capset(ctypes.byref(header), ctypes.byref(none)), "capset")
+
+
+def is_real_root() -> bool:
+    """Whether this process is root of the whole machine, not only of a user namespace (user_namespaces(7))."""
+    with open("/proc/self/uid_map") as file:
+        return os.geteuid() == 0 and file.read().split() == ["0", "0", "4294967295"]
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from enclave.sandbox import linux
+from enclave.sandbox import linux, template
 
 _READ_ONLY: Final = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
 _DEVICE: Final = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NOEXEC
@@ -37,10 +37,16 @@ COPIED: Final = ("ld.so.cache", "ssl/certs/ca-certificates.crt")
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """A host path that appears read-only at the same path inside."""
+    """A host path that appears read-only inside, at the same path unless another is given."""
 
     path: str
     device: bool = False
+    elsewhere: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it is inside."""
+        return self.elsewhere or self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +59,21 @@ class Plan:
     files: Mapping[str, bytes]
 
 
-def plan(prefixes: Sequence[str], files: Mapping[str, bytes]) -> Plan:
-    """The root for interpreters installed under `prefixes`, with extra `files` by their absolute path."""
+def plan(prefixes: Sequence[str], files: Mapping[str, bytes], packages: str | None = None) -> Plan:
+    """The root for interpreters installed under `prefixes`, with extra `files` by their absolute path.
+
+    `packages` is the directory of a template's packages.
+    """
     usr = [f"/usr/{name}" for name in _RUNTIME]
     own = [prefix for prefix in prefixes if not _covered(prefix)]
     plain = [f"/{name}" for name in _MERGED if os.path.isdir(f"/{name}") and not os.path.islink(f"/{name}")]
     binds = tuple(Bind(path) for path in [*usr, *own, *plain] if os.path.isdir(path))
+    extra = () if packages is None else (Bind(packages, elsewhere=template.PLACE),)
     links = {f"/{name}": os.readlink(f"/{name}") for name in _MERGED if os.path.islink(f"/{name}")}
     etc = {f"/etc/{name}": text.encode() for name, text in ETC.items()}
     copied = {f"/etc/{name}": data for name in COPIED if (data := _read(f"/etc/{name}")) is not None}
     return Plan(
-        binds=binds + tuple(Bind(f"/dev/{name}", device=True) for name in DEVICES),
+        binds=binds + extra + tuple(Bind(f"/dev/{name}", device=True) for name in DEVICES),
         links={**links, **_DEV_LINKS, "/var/tmp": "/tmp"},  # noqa: S108
         directories=("/proc", "/work", "/tmp", "/dev", "/sys"),  # noqa: S108
         files={**etc, **copied, **files},
@@ -105,7 +115,7 @@ def enter(root: Plan, *, keep_proc: bool) -> None:
     _fill(root)
     for bind, tree in trees:
         linux.mount_setattr(tree, _DEVICE if bind.device else _READ_ONLY)
-        linux.move_mount(tree, _STAGE + bind.path)
+        linux.move_mount(tree, _STAGE + bind.place)
         os.close(tree)
     if proc is not None:
         os.mkdir(f"{_STAGE}/.proc")
@@ -122,7 +132,7 @@ def _fill(root: Plan) -> None:
     for path in root.directories:
         os.makedirs(_STAGE + path, exist_ok=True)
     for bind in root.binds:
-        _mount_point(_STAGE + bind.path, directory=not bind.device)
+        _mount_point(_STAGE + bind.place, directory=not bind.device)
     for path, target in root.links.items():
         os.makedirs(os.path.dirname(_STAGE + path), exist_ok=True)
         os.symlink(target, _STAGE + path)

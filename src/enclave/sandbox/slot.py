@@ -10,6 +10,9 @@ from enclave.sandbox import cgroup, init, isolate, linux
 
 UID_BASE: Final = 0x70000000
 """Host ids of sandboxes start here, above every range that systemd and useradd hand out (systemd: UIDS-GIDS.md)."""
+UID_RANGE: Final = 0x100000
+"""How many of them are one launcher's, so that no live sandbox has another's, whichever launcher it is of."""
+UID_RANGES: Final = 0xFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class Site:
     filter: bytes
     privileged: bool
     masked: tuple[str, ...]
+    first_uid: int = UID_BASE
 
 
 @dataclass(slots=True)
@@ -130,7 +134,7 @@ def build(site: Site, shape: Shape, number: int, *, hurry: bool) -> Slot:
 def _fork(site: Site, shape: Shape, number: int, group: cgroup.Group, *, hurry: bool) -> Slot:
     ours, ends = _descriptors()
     entrances = group.entrances()
-    uid = UID_BASE + number % 0x100000 if site.privileged else None
+    uid = site.first_uid + number % UID_RANGE if site.privileged else None
     for stream in (ends.stdout, ends.stderr):
         os.fchown(stream, -1 if uid is None else uid, -1)  # so that /dev/stdout can be opened inside
     walls = isolate.Walls(

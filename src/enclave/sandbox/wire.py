@@ -22,7 +22,8 @@ class Configure:
 
     `prefixes` are where interpreters are installed, `commands` the guests that are not forked from the launcher,
     `files` what their sandboxes find beside the runtime, `warm` the least and the most sandboxes of each language
-    to keep ready.
+    to keep ready, `uids` which range of host user ids they take, another one for each launcher that lives. `packages`
+    is the directory of a template's, if it is for one, and `preload` what it imports of them.
     """
 
     instance: str
@@ -34,6 +35,9 @@ class Configure:
     tasks: int
     cpus: float
     disk_bytes: int
+    uids: int = 0
+    packages: str | None = None
+    preload: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ from enclave.contracts.wire import wire_name
 class Terms(TypedDict, total=False):
     """Under what terms a program runs; each may be left out.
 
-    `language` is "python" (the default) or "node". `limits` takes RequestedLimits or a mapping such as
-    {"memory_mib": 128, "wall_clock_seconds": 5}. `allow` lists what may be connected to ("pypi.org", "*.pypi.org:443",
-    "10.0.0.0/8"); without it nothing may. `egress` is the same as a whole EgressPolicy; give one of the two. `labels`
-    are yours, and sessions can be found by them.
+    `language` is "python" (the default) or "node". `template` names an environment of packages that the operator built.
+    `limits` takes RequestedLimits or a mapping such as {"memory_mib": 128, "wall_clock_seconds": 5}. `allow` lists what
+    may be connected to ("pypi.org", "*.pypi.org:443", "10.0.0.0/8"); without it nothing may. `egress` is the same as a
+    whole EgressPolicy; give one of the two. `labels` are yours, and sessions can be found by them.
     """
 
     language: Language | Literal["python", "node"]
@@ -25,6 +25,7 @@ class Terms(TypedDict, total=False):
     egress: EgressPolicy
     allow: Sequence[str]
     labels: Mapping[str, str]
+    template: str | None
 
 
 def request_of(code: str | CreateSessionRequest, terms: Terms) -> CreateSessionRequest:

@@ -17,9 +17,7 @@ PROBES: Final = (
         code="flags = os.statvfs('/proc/self/exe').f_flag\n"
         "check(flags & os.ST_RDONLY and flags & os.ST_NOSUID, 'blocked: read-only', f'on a mount with {flags}')",
         expect=blocked("read-only"),
-        control="fixed: there is no wall there to remove",
-        known="the launcher's interpreter was executed from the host's mount, which is writable and honours setuid; "
-        "that its file belongs to another user is all that guards it",
+        control="read_only_start",
     ),
     told(_F, "cve_2019_5736_init_exe", "os.open('/proc/1/exe', os.O_RDONLY)", "EACCES", "init_dumpable"),
     Probe(
@@ -185,7 +183,7 @@ PROBES: Final = (
         blocked("ENOENT"),
         "host_root",
     ),
-    node(_F, "node_own_exe", "tell(() => fs.openSync('/proc/self/exe', 'w'))", blocked("EROFS"), "writable_runtime"),
+    node(_F, "node_own_exe", "tell(() => fs.openSync('/proc/self/exe', 'w'))", blocked("EROFS"), "writable_runtime+read_only_start"),
     node(
         _F,
         "node_prototype_pollution_of_guest",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from tests.hostile.probe import Expect, Probe, Verdict, contained, harmless, killed
+from tests.hostile.probe import Expect, Probe, Verdict, blocked, contained, harmless, killed
 from tests.hostile.probes.shapes import node
 
 _F: Final = "exhaustion"
@@ -92,7 +92,13 @@ def _limit(kind: str, name: str, code: str, limits: Mapping[str, float], control
 
 PROBES: Final = (
     *[_limit("memory", k, code, _SMALL, "memory_bound") for k, code in _MEMORY.items()],
-    _limit("memory", "timers", _TIMERS, {"memory_mib": 24}, "memory_bound"),
+    Probe(
+        name="timers",
+        family=_F,
+        code=f"{_TIMERS}\ncheck(n <= 1024, 'blocked: bounded', f'{{n}} timers')",
+        expect=blocked("bounded"),
+        control="rlimits",
+    ),
     *[_limit("pids", k, f"{code}\ntime.sleep(0.5)", {"pids": 16}, "tasks_bound") for k, code in _PIDS.items()],
     *[_limit("wall", k, code, {"wall_clock_seconds": 0.4}, "wall_clock") for k, code in _WALL.items()],
     *[_limit("cpu", k, code, {"cpu_seconds": 0.3}, "cpu_budget") for k, code in _CPU.items()],

@@ -69,13 +69,13 @@ PROBES: Final = (
         for name, act in _ABSENT_ALWAYS.items()
     ],
     *[told(_F, name, act, "EROFS", "writable_root") for name, act in _READ_ONLY_ROOT.items()],
-    *[told(_F, name, act, "EROFS", "writable_runtime") for name, act in _READ_ONLY_RUNTIME.items()],
+    *[told(_F, name, act, "EROFS", "writable_runtime+read_only_start") for name, act in _READ_ONLY_RUNTIME.items()],
     told(_F, "link_out_of_runtime", "os.link('/usr/bin/env', '/work/env')", "EXDEV", f"fixed: {_HERE}"),
     told(_F, "rename_into_runtime", "os.rename('/work/main.py', '/usr/bin/x')", "EXDEV", f"fixed: {_HERE}"),
     told(_F, "host_repository", "os.stat(HOST['repo'])", "ENOENT", "host_root+host_work"),
-    told(_F, "touch_shared_device", "os.utime('/dev/null')", "EROFS", "writable_devices"),
-    told(_F, "touch_device_held_open", "os.utime(0)", "EROFS", "writable_devices"),
-    told(_F, "chmod_device_held_open", "os.fchmod(0, 0o666)", "EROFS", "writable_devices"),
+    told(_F, "touch_shared_device", "os.utime('/dev/null')", "EROFS", "writable_devices+read_only_start"),
+    told(_F, "touch_device_held_open", "os.utime(0)", "EROFS", "writable_devices+read_only_start"),
+    told(_F, "chmod_device_held_open", "os.fchmod(0, 0o666)", "EROFS", "writable_devices+read_only_start"),
     told(_F, "mknod_memory_device", "os.mknod('m', 0o20666, os.makedev(1, 1))", "EPERM", "real_root+capabilities"),
     told(_F, "mknod_disk_device", "os.mknod('d', 0o60666, os.makedev(254, 0))", "EPERM", "real_root+capabilities"),
     Probe(
@@ -115,7 +115,7 @@ PROBES: Final = (
         code="bare = [l for l in read('/proc/self/mountinfo').splitlines() if 'nosuid' not in l.split()[5]]\n"
         "check(not bare, 'blocked: nosuid', bare)",
         expect=blocked("nosuid"),
-        control="writable_runtime",
+        control="writable_runtime+read_only_start",
     ),
     Probe(
         name="devices_only_in_dev",
@@ -123,7 +123,7 @@ PROBES: Final = (
         code="bare = [l.split()[4] for l in read('/proc/self/mountinfo').splitlines() if 'nodev' not in l.split()[5]]\n"
         "bare = [p for p in bare if not p.startswith(('/dev/', '/proc/'))]\ncheck(not bare, 'blocked: nodev', bare)",
         expect=blocked("nodev"),
-        control="writable_runtime",
+        control="writable_runtime+read_only_start",
     ),
     Probe(
         name="work_is_bounded",
@@ -156,7 +156,7 @@ PROBES: Final = (
     node(_F, "node_reads_canary", "tell(() => fs.readFileSync(HOST.canary.opt))", blocked("ENOENT"), "host_root"),
     node(_F, "node_reads_shadow", "tell(() => fs.readFileSync('/etc/shadow'))", blocked("ENOENT"), "host_root"),
     node(
-        _F, "node_writes_usr", "tell(() => fs.writeFileSync('/usr/bin/x', ''))", blocked("EROFS"), "writable_runtime"
+        _F, "node_writes_usr", "tell(() => fs.writeFileSync('/usr/bin/x', ''))", blocked("EROFS"), "writable_runtime+read_only_start"
     ),
     node(_F, "node_writes_guest", "tell(() => fs.writeFileSync('/opt/enclave/node.js', ''))", blocked("EROFS"),
          "writable_root"),

@@ -140,31 +140,58 @@ class Connection:
                 self._waiting.popleft().close()
 
 
-async def start(interpreter: str, order: wire.Configure) -> Connection:
+async def start(interpreter: str, order: wire.Configure, environment: Mapping[str, str]) -> Connection:
     """Start a launcher and wait until it stands. Raises Unavailable, saying why, if it cannot."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        process = _spawn(interpreter, theirs)
     try:
-        ours.send(str(Path(enclave.__file__).parent.parent).encode())
-        ours.send(wire.encode(order))
-        report = await asyncio.wait_for(asyncio.to_thread(_first_report, ours), _START_SECONDS)
-    except (OSError, TimeoutError) as error:
-        report = {"ev": "down", "why": f"the launcher did not start: {error}"}
-    if report["ev"] != "up":
+        with theirs:
+            process = _spawn(interpreter, theirs, environment_with(environment))
+    except OSError as error:
         ours.close()
-        process.kill()
-        process.wait()
-        raise Unavailable(f"no sandbox can be made on this machine: {report['why']}; see `enclave doctor`")
+        raise Unavailable(f"{interpreter} cannot be started: {error.strerror}") from error
+    try:
+        report = await _configured(ours, order)
+    except BaseException:
+        _abandon(process, ours)
+        raise
+    if report["ev"] != "up":
+        _abandon(process, ours)
+        raise Unavailable(report["why"])
     return Connection(process, ours)
 
 
-def _spawn(interpreter: str, theirs: socket.socket) -> "subprocess.Popen[bytes]":
+async def _configured(ours: socket.socket, order: wire.Configure) -> Report:
+    try:
+        for _ in range(2):  # it starts over once, from a place where it can write nothing
+            ours.send(code_directory().encode())
+        ours.send(wire.encode(order))
+        return await asyncio.wait_for(asyncio.to_thread(_first_report, ours), _START_SECONDS)
+    except (OSError, TimeoutError) as error:
+        return {"ev": "down", "why": f"the launcher did not start: {str(error) or 'it took too long'}"}
+
+
+def _abandon(process: "subprocess.Popen[bytes]", ours: socket.socket) -> None:
+    ours.close()
+    process.kill()
+    process.wait()
+
+
+def code_directory() -> str:
+    """Where our own modules are, for an interpreter that is started without them."""
+    return str(Path(enclave.__file__).parent.parent)
+
+
+def environment_with(more: Mapping[str, str]) -> dict[str, str]:
+    """The environment that a launcher is started in."""
+    return {**_ENVIRONMENT, **more}
+
+
+def _spawn(interpreter: str, theirs: socket.socket, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
     descriptor = theirs.fileno()
     return subprocess.Popen(  # noqa: S603  our own interpreter, our own text
         [interpreter, "-I", "-S", "-c", _BOOT.replace("fileno=3", f"fileno={descriptor}")],
         pass_fds=[descriptor],
-        env=_ENVIRONMENT,
+        env=environment,
         cwd="/",
         stdin=subprocess.DEVNULL,
         start_new_session=True,

@@ -19,7 +19,7 @@ _MOST_READY: Final = 128
 _IDLE_BYTES: Final = {Language.PYTHON: 5 * 1024 * 1024, Language.NODE: 48 * 1024 * 1024}
 """What a sandbox that waits takes of the machine, the kernel's part included: measured, rounded up."""
 _OLDEST_KERNEL: Final = (5, 12)
-_OLDEST_PYTHON: Final = "3.11"
+OLDEST_PYTHON: Final = "3.11"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,23 @@ def python() -> Interpreter:
     return Interpreter(sys.executable, sys.base_prefix)
 
 
-_ASK: Final = f"import sys; print(sys.base_prefix if sys.version_info >= ({_OLDEST_PYTHON.replace('.', ',')}) else '')"
+def interpreter(path: str) -> Interpreter | None:
+    """The Python that a path leads to, through links and shims, if it is recent enough."""
+    real = _say(path, "import os, sys; print(os.path.realpath(sys.executable))")
+    prefix = _recent_prefix(real) if real is not None else None
+    return Interpreter(real, prefix) if real is not None and prefix is not None else None
+
+
+_ASK: Final = f"import sys; print(sys.base_prefix if sys.version_info >= ({OLDEST_PYTHON.replace('.', ',')}) else '')"
 
 
 def _recent_prefix(path: str) -> str | None:
+    return _say(path, _ASK)
+
+
+def _say(path: str, code: str) -> str | None:
     try:
-        asked = subprocess.run([path, "-I", "-S", "-c", _ASK], capture_output=True, text=True, timeout=20, check=True)  # noqa: S603
+        asked = subprocess.run([path, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=20, check=True)  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return None
     return asked.stdout.strip() or None

@@ -1,0 +1,254 @@
+"""One launcher with its live sandboxes: orders in, reports back to whoever waits, and a successor when it dies."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from enclave.backends.base import LaunchSpec, Sandbox, Workload
+from enclave.backends.local import connection, machine
+from enclave.backends.local.connection import Connection, Report
+from enclave.backends.local.workload import LocalWorkload
+from enclave.contracts.errors import Unavailable
+from enclave.sandbox import init, wire
+
+MIB: Final = 1024 * 1024
+_RESTART_SECONDS: Final = (0.0, 0.2, 1.0, 5.0)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a launcher is started as: its interpreter, its first order, and what it and its sessions have beside.
+
+    `refusal` says what cannot be had when it does not stand, with a place for why.
+    """
+
+    interpreter: str
+    order: wire.Configure
+    refusal: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    session_environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class LocalSandbox:
+    """A sandbox of this machine; it comes into being with its program."""
+
+    def __init__(self, station: "Station", spec: LaunchSpec) -> None:
+        self._station = station
+        self._spec = spec
+        self.number = next(station.numbers)
+        self.workload = LocalWorkload(spec.limits.output_kib * 1024)
+        self.running: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.stopping = False
+
+    async def run(self, code: str) -> Workload:
+        """Start the program. Raises Unavailable."""
+        environment = {
+            **init.GUEST_ENVIRONMENT,
+            **self._station.session_environment,
+            "ENCLAVE_SESSION_ID": self._spec.session_id,
+            **self._spec.env,
+        }
+        payload = json.dumps({"code": code, "env": environment}).encode()
+        self._station.order(_to_run(self.number, self._spec), payload, self)
+        await self.running
+        return self.workload
+
+    @property
+    def session_id(self) -> str:
+        """Whose it is."""
+        return self._spec.session_id
+
+    async def teardown(self) -> None:
+        """Stop whatever runs and wait until nothing is left."""
+        self.stopping = True
+        if self._station.stop(self.number):
+            await self.gone
+
+
+class Station:
+    """A launcher and those that follow it. One that `lasts` is replaced at once when it dies, else at its next use."""
+
+    def __init__(self, plan: Plan, *, lasts: bool) -> None:
+        self._plan = plan
+        self._lasts = lasts
+        self._instance = ""
+        self._connection: Connection | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._live: dict[int, LocalSandbox] = {}
+        self._ending: asyncio.Task[None] | None = None
+        self.numbers = itertools.count(1)
+
+    @property
+    def instance(self) -> str:
+        """The name of the present launcher's directory among the cgroups."""
+        return self._instance
+
+    @property
+    def pid(self) -> int:
+        """The process of the present launcher. Raises Unavailable."""
+        return self._standing().pid
+
+    @property
+    def stands(self) -> bool:
+        """Whether there is a launcher that takes orders."""
+        return self._connection is not None
+
+    @property
+    def session_environment(self) -> Mapping[str, str]:
+        """What its sessions find in their environment beside what every session finds."""
+        return self._plan.session_environment
+
+    async def open(self) -> None:
+        """Have a launcher stand. Raises Unavailable, saying why, if it cannot; many who ask at once share one try."""
+        if self._connection is not None:
+            return
+        if self._opening is None:
+            self._opening = asyncio.get_running_loop().create_task(self._connect())
+            self._opening.add_done_callback(self._opened)
+        await asyncio.shield(self._opening)
+
+    async def close(self) -> None:
+        """End every sandbox and the launcher, and remove what they used."""
+        if self._ending is not None:
+            self._ending.cancel()
+        if self._opening is not None:
+            await asyncio.wait((self._opening,))
+        held, self._connection = self._connection, None
+        if held is not None:
+            await held.close()
+        self._lose_all("the platform is shutting down")
+        machine.remove_instances(named=[self._instance])
+
+    async def settled(self) -> None:
+        """Return when what follows the death of a launcher has been done."""
+        if self._ending is not None:
+            await self._ending
+
+    def launch(self, spec: LaunchSpec) -> Sandbox:
+        """A sandbox for the session; it is taken from the pool when its program is given. Raises Unavailable."""
+        self._standing()
+        return LocalSandbox(self, spec)
+
+    def live(self) -> frozenset[str]:
+        """The ids of the sessions that have a sandbox."""
+        return frozenset(sandbox.session_id for sandbox in self._live.values())
+
+    def order(self, order: wire.Run, payload: bytes, sandbox: LocalSandbox) -> None:
+        """Have the launcher start a session. Raises Unavailable."""
+        standing = self._standing()
+        self._live[order.id] = sandbox
+        try:
+            standing.send(order, payload)
+        except Unavailable:
+            self._forget(order.id)
+            raise
+
+    def stop(self, number: int) -> bool:
+        """Have the launcher end a session; False when it has no sandbox."""
+        if number not in self._live or self._connection is None:
+            return False
+        # A launcher that cannot take the order is dead, and then its end is reported for all.
+        with contextlib.suppress(Unavailable):
+            self._connection.send(wire.Kill(number))
+        return True
+
+    def _standing(self) -> Connection:
+        if self._connection is None:
+            raise Unavailable("the sandbox launcher is being restarted; retry shortly")
+        return self._connection
+
+    # -- reports ---------------------------------------------------------------------------------------------------
+
+    def _on_report(self, report: Report, fds: list[int]) -> None:
+        sandbox = self._live.get(report["id"])
+        if sandbox is None:
+            connection.close_all(fds)
+            return
+        match report["ev"]:
+            case "running":
+                sandbox.workload.attach(*fds)
+                sandbox.running.set_result(None)
+            case "refused":
+                sandbox.running.set_exception(Unavailable(f"no sandbox could be made: {report['why']}"))
+                self._forget(report["id"])
+            case "exit" if report["code"] is None and report["reason"] is None and not sandbox.stopping:
+                sandbox.workload.lose("the sandbox died before its program ended")
+            case "exit":
+                sandbox.workload.end(report)
+            case "gone":
+                self._forget(report["id"])
+
+    def _forget(self, number: int) -> None:
+        if (sandbox := self._live.pop(number, None)) is not None and not sandbox.gone.done():
+            sandbox.gone.set_result(None)
+
+    # -- the launcher ----------------------------------------------------------------------------------------------
+
+    def _opened(self, opening: asyncio.Task[None]) -> None:
+        self._opening = None
+        if not opening.cancelled():
+            opening.exception()  # seen here: whoever waits still gets it
+
+    async def _connect(self) -> None:
+        # A name of its own for each launcher: what one that was killed leaves must not be in the way of the next.
+        self._instance = machine.instance_name()
+        order = replace(self._plan.order, instance=self._instance)
+        try:
+            started = await connection.start(self._plan.interpreter, order, self._plan.environment)
+        except Unavailable as error:
+            machine.remove_instances(named=[self._instance])
+            raise Unavailable(self._plan.refusal.format(why=error.detail)) from None
+        started.listen(self._on_report, self._on_end)
+        self._connection = started
+
+    def _on_end(self) -> None:
+        log.error("the sandbox launcher ended; its sessions are lost, and another one takes its place")
+        dead, self._connection = self._connection, None
+        self._lose_all("the sandbox launcher ended")
+        self._ending = asyncio.get_running_loop().create_task(self._follow(dead, self._instance))
+
+    def _lose_all(self, why: str) -> None:
+        for number, sandbox in list(self._live.items()):
+            if not sandbox.running.done():
+                sandbox.running.set_exception(Unavailable(why))
+            sandbox.workload.lose(why)
+            self._forget(number)
+
+    async def _follow(self, dead: Connection | None, instance: str) -> None:
+        if dead is not None:
+            await dead.close()
+        machine.remove_instances(named=[instance])
+        if self._lasts:
+            await self._start_again()
+
+    async def _start_again(self) -> None:
+        for pause in (*_RESTART_SECONDS, *[_RESTART_SECONDS[-1]] * 1000):
+            await asyncio.sleep(pause)
+            try:
+                await self.open()
+            except Unavailable as error:
+                log.error("%s", error)
+            else:
+                return
+
+
+def _to_run(number: int, spec: LaunchSpec) -> wire.Run:
+    limits = spec.limits
+    return wire.Run(
+        id=number,
+        language=spec.language,
+        memory_bytes=limits.memory_mib * MIB,
+        tasks=limits.pids,
+        cpus=limits.cpus,
+        disk_bytes=limits.disk_mib * MIB,
+        wall_seconds=limits.wall_clock_seconds,
+        cpu_seconds=limits.cpu_seconds,
+    )
