@@ -183,7 +183,13 @@ PROBES: Final = (
         blocked("ENOENT"),
         "host_root",
     ),
-    node(_F, "node_own_exe", "tell(() => fs.openSync('/proc/self/exe', 'w'))", blocked("EROFS"), "writable_runtime+read_only_start"),
+    node(
+        _F,
+        "node_own_exe",
+        "tell(() => fs.openSync('/proc/self/exe', 'w'))",
+        blocked("EROFS"),
+        "writable_runtime+read_only_start",
+    ),
     node(
         _F,
         "node_prototype_pollution_of_guest",

@@ -156,7 +156,11 @@ PROBES: Final = (
     node(_F, "node_reads_canary", "tell(() => fs.readFileSync(HOST.canary.opt))", blocked("ENOENT"), "host_root"),
     node(_F, "node_reads_shadow", "tell(() => fs.readFileSync('/etc/shadow'))", blocked("ENOENT"), "host_root"),
     node(
-        _F, "node_writes_usr", "tell(() => fs.writeFileSync('/usr/bin/x', ''))", blocked("EROFS"), "writable_runtime+read_only_start"
+        _F,
+        "node_writes_usr",
+        "tell(() => fs.writeFileSync('/usr/bin/x', ''))",
+        blocked("EROFS"),
+        "writable_runtime+read_only_start",
     ),
     node(_F, "node_writes_guest", "tell(() => fs.writeFileSync('/opt/enclave/node.js', ''))", blocked("EROFS"),
          "writable_root"),
