@@ -18,11 +18,14 @@ from enclave.sandbox.pool import Bounds, Pool
 from enclave.sandbox.slot import UID_BASE, UID_RANGE, UID_RANGES, Shape, Site
 
 SHARED_MODULES: Final = tuple(
-    "base64 bisect collections contextlib copy csv dataclasses datetime decimal enum fractions functools glob hashlib"
-    " heapq html itertools json linecache logging math operator pathlib pickle queue random re shutil statistics string"
-    " struct subprocess tempfile textwrap threading time traceback typing urllib.parse uuid zlib".split()
+    "bisect collections contextlib copy dataclasses datetime enum functools heapq itertools json linecache math operator"
+    " random re string struct threading time traceback typing".split()
 )
-"""What most programs import: done once here, shared by every fork."""
+"""What most programs import: done once here, shared by every fork.
+
+Each costs every fork the pages and mappings it has; those that bring a library of their own (hashlib, decimal, shutil,
+zlib) make a fork half as dear again, and are left to who wants them.
+"""
 
 
 _TMP: Final = "/tmp"  # noqa: S108  in the launcher's own root
