@@ -7,6 +7,7 @@ from typing import Final
 from enclave.sandbox.slot import Shape, Slot
 
 _FEW: Final = 4
+_AT_ONCE: Final = 1
 SHRINK_SECONDS: Final = 20.0
 """How long a surplus must last before some of it is given up."""
 
@@ -66,8 +67,8 @@ class Pool:
 
     @property
     def wanting(self) -> bool:
-        """Whether one more should be built."""
-        return len(self._ready) + self.building < self._demand.depth
+        """Whether one more should be built; those being built compete with the programs that run."""
+        return self.building < _AT_ONCE and len(self._ready) + self.building < self._demand.depth
 
     @property
     def few(self) -> bool:
