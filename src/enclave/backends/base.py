@@ -1,7 +1,7 @@
 """What a backend is.
 
-To add one: write a module with a class that fits `Backend`, announce it under the entry point group
-`enclave.backends`, and hold it against `enclave.testing.check_backend`. No other file changes.
+To add one: write a module with a class that fits `Backend` and announce it under the entry point group
+`enclave.backends`. No other file changes.
 """
 
 from collections.abc import AsyncIterator, Mapping
