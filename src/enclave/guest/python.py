@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 GO: Final = 3
@@ -37,30 +37,40 @@ FILE: Final = "/work/main.py"
 
 def wait_and_become() -> NoReturn:
     """Get ready, say so, wait for a program and become it; leave quietly if none will come."""
+    main = _prepare()
     _rehearse()
     os.write(STATUS, READY)
     header = os.read(GO, 8)
     if len(header) < 8:
         os._exit(0)
-    payload = json.loads(os.pread(PAYLOAD, int.from_bytes(header, "little"), 0))
+    payload = os.pread(PAYLOAD, int.from_bytes(header, "little"), 0)
     os.close(GO)
     os.close(PAYLOAD)
-    become(payload["code"], payload["env"])
+    guest = os.getpid()
+    _finish(_execute(_take_in(payload), main), reports=os.getpid() == guest)
 
 
-def become(code: str, environment: Mapping[str, str]) -> NoReturn:
-    """Run a program as the main module of this process, and exit as the interpreter would."""
-    os.environ.clear()
-    os.environ.update(environment)
+def _prepare() -> types.ModuleType:
+    """Make everything of the program's world that does not depend on the program; its main module, still empty."""
     _fresh_signals()
     _fresh_streams()
+    _fresh_randomness()
+    gc.enable()
     sys.argv[:] = [FILE]
     sys.orig_argv[:] = [sys.executable, FILE]
     sys.path.insert(0, HOME)
+    return _main_module()
+
+
+def _take_in(payload: bytes) -> str:
+    """Take over the environment in a payload, and put its program where it will say that it is."""
+    taken = json.loads(payload)
+    os.environ.clear()
+    os.environ.update(taken["env"])
     with open(FILE, "w", encoding="utf-8", errors="surrogatepass") as file:
-        file.write(code)
-    guest = os.getpid()
-    _finish(_execute(code, _main_module()), reports=os.getpid() == guest)
+        file.write(taken["code"])
+    code: str = taken["code"]
+    return code
 
 
 def _fresh_signals() -> None:
@@ -157,18 +167,19 @@ def _quietly(step: Callable[[], object]) -> None:
         step()
 
 
-_REHEARSAL: Final = "import json\nprint(json.dumps({'a': [1, 2.5]}), file=sink)\n"
+_REHEARSAL: Final = json.dumps(
+    {
+        "code": "import json\nprint(json.dumps({'a': [1, 2.5]}), file=sink)\n",
+        "env": dict.fromkeys(("HOME", "LANG", "PATH", "TMPDIR", "USER", "ENCLAVE_SESSION_ID"), "rehearsal"),
+    }
+).encode()
 
 
 def _rehearse() -> None:
     # Touch the pages that running a program touches, so that they are this process's own before anyone waits for it.
     with open(os.devnull, "w", encoding="utf-8") as sink:
         scene = {"__name__": "rehearsal", "sink": sink}
-        exec(compile(_REHEARSAL, "rehearsal", "exec"), scene)  # noqa: S102  our own text
-    _fresh_signals()
-    _fresh_streams()
-    _fresh_randomness()
-    gc.enable()
+        exec(compile(_take_in(_REHEARSAL), "rehearsal", "exec"), scene)  # noqa: S102  our own text
 
 
 def _fresh_randomness() -> None:
