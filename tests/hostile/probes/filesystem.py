@@ -1,5 +1,6 @@
 """The file system: the host's files are not there, and what is there cannot be changed."""
 
+from pathlib import Path
 from typing import Final
 
 from tests.hostile.probe import Probe, blocked, contained, harmless
@@ -14,6 +15,7 @@ _CANARY_CONTROLS: Final = {
     "tmp": "host_root+host_tmp",
     "work": "host_root+host_work",
 }
+_REPOSITORY_CONTROL: Final = _CANARY_CONTROLS.get(Path(__file__).resolve().parts[1], "host_root")
 _ABSENT: Final = {
     "host_shadow": "open('/etc/shadow')",
     "host_ssh_keys": "os.listdir('/root/.ssh')",
@@ -72,7 +74,7 @@ PROBES: Final = (
     *[told(_F, name, act, "EROFS", "writable_runtime+read_only_start") for name, act in _READ_ONLY_RUNTIME.items()],
     told(_F, "link_out_of_runtime", "os.link('/usr/bin/env', '/work/env')", "EXDEV", f"fixed: {_HERE}"),
     told(_F, "rename_into_runtime", "os.rename('/work/main.py', '/usr/bin/x')", "EXDEV", f"fixed: {_HERE}"),
-    told(_F, "host_repository", "os.stat(HOST['repo'])", "ENOENT", "host_root+host_work"),
+    told(_F, "host_repository", "os.stat(HOST['repo'])", "ENOENT", _REPOSITORY_CONTROL),
     told(_F, "touch_shared_device", "os.utime('/dev/null')", "EROFS", "writable_devices+read_only_start"),
     told(_F, "touch_device_held_open", "os.utime(0)", "EROFS", "writable_devices+read_only_start"),
     told(_F, "chmod_device_held_open", "os.fchmod(0, 0o666)", "EROFS", "writable_devices+read_only_start"),
