@@ -18,8 +18,8 @@ from enclave.sandbox.pool import Bounds, Pool
 from enclave.sandbox.slot import UID_BASE, UID_RANGE, UID_RANGES, Shape, Site
 
 SHARED_MODULES: Final = tuple(
-    "bisect collections contextlib copy dataclasses datetime enum functools heapq itertools json linecache math operator"
-    " random re string struct threading time traceback typing".split()
+    "bisect collections contextlib copy dataclasses datetime enum functools heapq itertools json linecache math"
+    " operator random re string struct threading time traceback typing".split()
 )
 """What most programs import: done once here, shared by every fork.
 

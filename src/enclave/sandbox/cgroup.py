@@ -152,7 +152,11 @@ class Hierarchy:
 
 
 class Group:
-    """The group of one sandbox. Its figures are opened once, so that reading them is one call each."""
+    """The group of one sandbox.
+
+    A figure is opened when it is first read and kept: then reading it is one call, and a group that only waits holds no
+    descriptor, of which every fork would make a copy.
+    """
 
     __slots__ = ("_bounds", "_figures", "_hierarchy", "name")
 
@@ -161,11 +165,6 @@ class Group:
         self._hierarchy = hierarchy
         self._bounds: Bounds | None = None
         self._figures: dict[tuple[str, str], int] = {}
-        try:
-            self._open_figures(hierarchy.flavour)
-        except OSError:
-            self._close()
-            raise
 
     def bound(self, bounds: Bounds) -> bool:
         """Put bounds in force; those already in force are not written again. False if more memory is in use already.
@@ -200,7 +199,7 @@ class Group:
         return Account(
             cpu_seconds=self.cpu_seconds(),
             peak_memory_bytes=int(self._read(flavour.peak_memory)),
-            peak_tasks=int(self._read(flavour.peak_tasks)) if flavour.peak_tasks in self._figures else None,
+            peak_tasks=self._peak_tasks(),
             out_of_memory=parse_fields(self._read(flavour.memory_events)).get("oom_kill", 0) > 0,
             out_of_tasks=self.out_of_tasks(),
         )
@@ -216,12 +215,12 @@ class Group:
     def tasks_alarm(self) -> tuple[int, int]:
         """A descriptor, and the epoll event on it that tells that the bound on tasks was run into."""
         self._read(self._hierarchy.flavour.pids_events)
-        return os.dup(self._figures[self._hierarchy.flavour.pids_events]), select.EPOLLPRI
+        return os.dup(self._figure(self._hierarchy.flavour.pids_events)), select.EPOLLPRI
 
     def memory_alarm(self) -> tuple[int, int]:
         """A descriptor, and the epoll event on it that tells that memory ran out."""
         flavour = self._hierarchy.flavour
-        events = self._figures[flavour.memory_events]
+        events = self._figure(flavour.memory_events)
         if flavour.version == 2:
             self._read(flavour.memory_events)
             return os.dup(events), select.EPOLLPRI
@@ -240,18 +239,23 @@ class Group:
         self._close()
         return True
 
-    def _open_figures(self, flavour: Flavour) -> None:
-        for figure in (flavour.cpu, flavour.peak_memory, flavour.memory_events, flavour.pids_events):
+    def _peak_tasks(self) -> int | None:
+        try:
+            return int(self._read(self._hierarchy.flavour.peak_tasks))
+        except FileNotFoundError:  # it came with Linux 6.1
+            return None
+
+    def _figure(self, figure: tuple[str, str]) -> int:
+        if figure not in self._figures:
             self._figures[figure] = self._open(*figure, os.O_RDONLY)
-        with contextlib.suppress(FileNotFoundError):  # pids.peak came with Linux 6.1
-            self._figures[flavour.peak_tasks] = self._open(*flavour.peak_tasks, os.O_RDONLY)
+        return self._figures[figure]
 
     def _close(self) -> None:
         for fd in self._figures.values():
             os.close(fd)
 
     def _read(self, figure: tuple[str, str]) -> str:
-        return os.pread(self._figures[figure], 4096, 0).decode()
+        return os.pread(self._figure(figure), 4096, 0).decode()
 
     def _open(self, controller: str, file: str, flags: int) -> int:
         return os.open(f"{self.name}/{file}", flags | os.O_CLOEXEC, dir_fd=self._hierarchy.roots[controller])

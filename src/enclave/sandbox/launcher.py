@@ -265,7 +265,6 @@ class Launcher:
     def _now_ready(self, found: Slot) -> None:
         found.ready = True
         if found.session is None:
-            self._arm(found)
             self._pools[found.shape.language].built(found)
 
     def _report_exit(self, ended: Slot, wait_status: int | None) -> None:
