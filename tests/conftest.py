@@ -1,6 +1,9 @@
 """What every test has: one event loop library, and a reason for each skip."""
 
 import functools
+import os
+from collections.abc import Callable, Mapping
+from typing import Final
 
 import pytest
 
@@ -19,9 +22,24 @@ def lacking() -> str:
     return "; ".join(f"{check.name}: {check.detail}" for check in missing)
 
 
-@pytest.fixture(autouse=True)
-def _able(request: pytest.FixtureRequest) -> None:
-    if request.node.get_closest_marker("sandbox") and lacking():
-        pytest.skip(f"no sandbox can be made here ({lacking()})")
-    if request.node.get_closest_marker("node") and machine.node() is None:
-        pytest.skip("Node.js is not installed")
+def no_sandbox() -> str:
+    return f"no sandbox can be made here ({lacking()})" if lacking() else ""
+
+
+def no_node() -> str:
+    return "" if machine.node() is not None else "Node.js is not installed"
+
+
+def no_root() -> str:
+    return "" if os.geteuid() == 0 else "it needs root"
+
+
+NEEDS: Final[Mapping[str, Callable[[], str]]] = {"sandbox": no_sandbox, "node": no_node, "root": no_root}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, with its reason, what this machine cannot run; before any fixture of it is made."""
+    for item in items:
+        for name, why_not in NEEDS.items():
+            if item.get_closest_marker(name) is not None and (reason := why_not()):
+                item.add_marker(pytest.mark.skip(reason=reason))

@@ -16,7 +16,7 @@ from enclave.contracts.sessions import KillReason, Phase
 from tests.sdk.samples import ID
 
 pytest.importorskip("enclave.system", reason="the server is not there yet")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.sandbox]
 
 
 @pytest.fixture(scope="module")

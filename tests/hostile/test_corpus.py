@@ -18,6 +18,7 @@ def marked(probe: Probe) -> ParameterSet:
 
 
 @pytest.mark.sandbox
+@pytest.mark.root
 @pytest.mark.anyio
 @pytest.mark.parametrize("probe", [marked(probe) for probe in PROBES])
 async def test_a_hostile_program_gets_nothing(probe: Probe, outcomes: dict[str, Outcome]) -> None:
