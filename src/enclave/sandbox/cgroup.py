@@ -380,7 +380,8 @@ def remove_instances(mounts: Mounts, *, unless: Callable[[str], bool]) -> None:
             if not unless(instance):
                 _remove_tree(f"{ours}/{instance}")
         with contextlib.suppress(OSError):
-            os.rmdir(ours)
+            if os.stat(ours).st_uid == os.geteuid():  # else it was given to someone, who still wants it
+                os.rmdir(ours)
 
 
 def _remove_tree(path: str) -> None:

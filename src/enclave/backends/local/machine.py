@@ -122,11 +122,18 @@ def _namespaces() -> Check:
     return Check("namespaces", done.returncode == 0, detail, mend)
 
 
+_DELEGATE_V1: Final = (
+    "run as root, or once, as root: for c in memory pids cpu cpuacct; do"
+    " mkdir -p /sys/fs/cgroup/$c/enclave && chown USER /sys/fs/cgroup/$c/enclave; done"
+)
+
+
 def _cgroups() -> Check:
     name = instance_name()
-    mend = "run as root, or delegate a cgroup: systemd-run --user --scope -p Delegate=yes enclave serve"
+    mounts = cgroup_mounts()
+    mend = _DELEGATE_V1 if mounts.v1 else "run as root, or: systemd-run --user --scope -p Delegate=yes enclave serve"
     try:
-        hierarchy = cgroup.open_hierarchy(cgroup_mounts(), name)
+        hierarchy = cgroup.open_hierarchy(mounts, name)
     except OSError as error:
         return Check("cgroups", False, str(error), mend)
     version = hierarchy.flavour.version
