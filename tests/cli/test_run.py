@@ -62,7 +62,7 @@ def test_every_option_is_in_the_request(enclave: Command, tmp_path: Path) -> Non
         "--wall",
         "2.5",
         "--allow",
-        "pypi.org",
+        "example.org",
         "--allow",
         "10.0.0.0/8",
         "--label",
@@ -78,7 +78,7 @@ def test_every_option_is_in_the_request(enclave: Command, tmp_path: Path) -> Non
         language=Language.NODE,
         template="data",
         limits=RequestedLimits(memory_mib=64, wall_clock_seconds=2.5),
-        egress=EgressPolicy(mode=EgressMode.ALLOWLIST, allow=("pypi.org", "10.0.0.0/8")),
+        egress=EgressPolicy(mode=EgressMode.ALLOWLIST, allow=("example.org", "10.0.0.0/8")),
         labels={"a": "b=c", "d": ""},
     )
 

@@ -51,7 +51,7 @@ SESSIONS = some(
     phase=st.sampled_from(Phase),
     language=st.sampled_from(Language),
     limits=some(SessionLimits, memory_mib=st.integers(1, 4096), cpus=st.floats(0.1, 8)),
-    egress=some(EgressPolicy, mode=st.sampled_from(EgressMode), allow=st.just(("*.pypi.org:443",))),
+    egress=some(EgressPolicy, mode=st.sampled_from(EgressMode), allow=st.just(("*.example.org:443",))),
     kill_reason=st.none() | st.sampled_from(KillReason),
     result=st.none() | RESULTS,
     backend=TEXT,

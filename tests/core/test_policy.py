@@ -81,10 +81,10 @@ def test_every_default_is_within_bounds() -> None:
 
 
 GOOD_RULES = [
-    "pypi.org",
-    "pypi.org:443",
-    "*.pypi.org",
-    "*.pypi.org:8080",
+    "example.org",
+    "example.org:443",
+    "*.example.org",
+    "*.example.org:8080",
     "localhost",
     "xn--bcher-kva.example",
     "a-b.example:65535",
@@ -153,7 +153,7 @@ def test_a_well_formed_rule_is_taken(rule: str) -> None:
 @pytest.mark.parametrize("rule", BAD_RULES)
 def test_a_malformed_rule_is_refused_and_named(rule: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        check_egress(EgressPolicy(mode=EgressMode.ALLOWLIST, allow=("pypi.org", rule)))
+        check_egress(EgressPolicy(mode=EgressMode.ALLOWLIST, allow=("example.org", rule)))
 
     assert [problem.field for problem in refused.value.errors] == ["egress.allow.1"]
 
@@ -170,7 +170,7 @@ def test_any_text_is_a_rule_or_refused_and_nothing_worse(rule: str) -> None:
 
 def test_deny_all_with_rules_is_refused_rather_than_read_either_way() -> None:
     with pytest.raises(InvalidRequest) as refused:
-        check_egress(EgressPolicy(allow=("pypi.org",)))
+        check_egress(EgressPolicy(allow=("example.org",)))
 
     assert [problem.field for problem in refused.value.errors] == ["egress.allow"]
 

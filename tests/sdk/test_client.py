@@ -45,7 +45,7 @@ def test_run_sends_the_request_with_the_credential_and_gives_a_handle(play: Play
                 "1 + 1",
                 language="node",
                 limits={"memory_mib": 64},
-                allow=["pypi.org"],
+                allow=["example.org"],
                 labels={"a": "b"},
                 wait=2.5,
             ),
@@ -59,7 +59,7 @@ def test_run_sends_the_request_with_the_credential_and_gives_a_handle(play: Play
         code="1 + 1",
         language=Language.NODE,
         limits=RequestedLimits(memory_mib=64),
-        egress=EgressPolicy(mode=EgressMode.ALLOWLIST, allow=("pypi.org",)),
+        egress=EgressPolicy(mode=EgressMode.ALLOWLIST, allow=("example.org",)),
         labels={"a": "b"},
     )
     assert handle.id == ID

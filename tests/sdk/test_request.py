@@ -10,7 +10,7 @@ from enclave.contracts.policy import EgressMode, EgressPolicy, Language, Request
 from enclave.contracts.sessions import CreateSessionRequest
 from enclave.sdk.request import request_of
 
-ALLOWLIST = EgressPolicy(mode=EgressMode.ALLOWLIST, allow=("pypi.org",))
+ALLOWLIST = EgressPolicy(mode=EgressMode.ALLOWLIST, allow=("example.org",))
 
 
 def test_limits_are_taken_by_either_name() -> None:
@@ -21,8 +21,8 @@ def test_limits_are_taken_by_either_name() -> None:
 
 
 def test_allow_is_short_for_an_allowlist() -> None:
-    assert request_of("x", {"allow": ["pypi.org"]}).egress == ALLOWLIST
-    assert request_of("x", {"allow": "pypi.org"}).egress == ALLOWLIST
+    assert request_of("x", {"allow": ["example.org"]}).egress == ALLOWLIST
+    assert request_of("x", {"allow": "example.org"}).egress == ALLOWLIST
     assert request_of("x", {"allow": []}).egress == EgressPolicy()
     assert request_of("x", {"egress": ALLOWLIST}).egress == ALLOWLIST
 
