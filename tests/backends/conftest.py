@@ -1,6 +1,8 @@
 """A local backend for the whole module, and a way to run one program in it."""
 
+import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +21,7 @@ async def backend(anyio_backend: str, tmp_path_factory: pytest.TempPathFactory) 
     await made.start()
     yield made
     await made.close()
+    assert [path for path in Path("/sys/fs/cgroup").glob(f"**/enclave/{os.getpid()}-*") if path.is_dir()] == []  # noqa: ASYNC240
 
 
 @pytest.fixture(scope="module")

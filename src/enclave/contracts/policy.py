@@ -57,7 +57,7 @@ EgressRule = Annotated[str, Field(min_length=1, max_length=300)]
 class EgressPolicy(Wire):
     """Where a session may connect to; nowhere by default.
 
-    A rule is a CIDR (`10.0.0.0/8`), a host (`example.org`) or a wildcard (`*.example.org`), each with an optional `:port`.
+    A rule is a CIDR (`10.0.0.0/8`), a host (`example.org`) or a wildcard (`*.example.org`), with an optional `:port`.
     """
 
     mode: EgressMode = EgressMode.DENY_ALL

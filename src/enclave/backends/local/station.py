@@ -79,7 +79,7 @@ class Station:
     def __init__(self, plan: Plan, *, lasts: bool) -> None:
         self._plan = plan
         self._lasts = lasts
-        self._instance = ""
+        self._instances: list[str] = []
         self._connection: Connection | None = None
         self._opening: asyncio.Task[None] | None = None
         self._live: dict[int, LocalSandbox] = {}
@@ -89,7 +89,7 @@ class Station:
     @property
     def instance(self) -> str:
         """The name of the present launcher's directory among the cgroups."""
-        return self._instance
+        return self._instances[-1]
 
     @property
     def pid(self) -> int:
@@ -125,7 +125,7 @@ class Station:
         if held is not None:
             await held.close()
         self._lose_all("the platform is shutting down")
-        machine.remove_instances(named=[self._instance])
+        machine.remove_instances(named=self._instances)
 
     async def settled(self) -> None:
         """Return when what follows the death of a launcher has been done."""
@@ -199,12 +199,12 @@ class Station:
 
     async def _connect(self) -> None:
         # A name of its own for each launcher: what one that was killed leaves must not be in the way of the next.
-        self._instance = machine.instance_name()
-        order = replace(self._plan.order, instance=self._instance)
+        self._instances.append(machine.instance_name())
+        order = replace(self._plan.order, instance=self.instance)
         try:
             started = await connection.start(self._plan.interpreter, order, self._plan.environment)
         except Unavailable as error:
-            machine.remove_instances(named=[self._instance])
+            machine.remove_instances(named=self._instances)
             raise Unavailable(self._plan.refusal.format(why=error.detail)) from None
         started.listen(self._on_report, self._on_end)
         self._connection = started
@@ -213,7 +213,7 @@ class Station:
         log.error("the sandbox launcher ended; its sessions are lost, and another one takes its place")
         dead, self._connection = self._connection, None
         self._lose_all("the sandbox launcher ended")
-        self._ending = asyncio.get_running_loop().create_task(self._follow(dead, self._instance))
+        self._ending = asyncio.get_running_loop().create_task(self._follow(dead))
 
     def _lose_all(self, why: str) -> None:
         for number, sandbox in list(self._live.items()):
@@ -222,10 +222,11 @@ class Station:
             sandbox.workload.lose(why)
             self._forget(number)
 
-    async def _follow(self, dead: Connection | None, instance: str) -> None:
+    async def _follow(self, dead: Connection | None) -> None:
         if dead is not None:
             await dead.close()
-        machine.remove_instances(named=[instance])
+        # What is still leaving its cgroup is removed when the station closes.
+        machine.remove_instances(named=self._instances)
         if self._lasts:
             await self._start_again()
 
