@@ -16,8 +16,8 @@ class Terms(TypedDict, total=False):
 
     `language` is "python" (the default) or "node". `template` names an environment of packages that the operator built.
     `limits` takes RequestedLimits or a mapping such as {"memory_mib": 128, "wall_clock_seconds": 5}. `allow` lists what
-    may be connected to ("example.org", "*.example.org:443", "10.0.0.0/8"); without it nothing may. `egress` is the same as
-    a whole EgressPolicy; give one of the two. `labels` are yours, and sessions can be found by them.
+    may be connected to ("example.org", "*.example.org:443", "10.0.0.0/8"); without it nothing may. `egress` is the same
+    as a whole EgressPolicy; give one of the two. `labels` are yours, and sessions can be found by them.
     """
 
     language: Language | Literal["python", "node"]
