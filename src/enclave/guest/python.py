@@ -1,7 +1,7 @@
 """The Python guest: waits in a warm interpreter for a program, and becomes it.
 
-From `become` on, hostile code shares this process. Nothing it could take from here is worth taking: the descriptors are
-its own output, its own result channel, and a payload it has already been given.
+From the moment a program runs, hostile code shares this process. Nothing it could take from here is worth taking: the
+descriptors are its own output, its own result channel, and where its own end is told.
 """
 
 import atexit

@@ -112,7 +112,7 @@ class Launcher:
         if pool is None or time.monotonic() < self._refill_at(pool):
             return
         try:
-            self._build(pool.shape, hurry=False)
+            self._build(pool.shape)
         except OSError as error:
             self._build_failed(str(error))
         else:
@@ -128,8 +128,8 @@ class Launcher:
         print(f"a sandbox could not be built: {why}", file=sys.stderr, flush=True)
         self._build_after = time.monotonic() + _BUILD_PAUSE_SECONDS
 
-    def _build(self, shape: Shape, *, hurry: bool) -> Slot:
-        made = slot.build(self._site, shape, next(self._numbers), hurry=hurry)
+    def _build(self, shape: Shape) -> Slot:
+        made = slot.build(self._site, shape, next(self._numbers))
         self._by_pid[made.pid] = made
         self._watch(made.ours.status, lambda: self._take_status(made))
         return made
@@ -186,7 +186,7 @@ class Launcher:
         if order.disk_bytes == shape.disk_bytes and (ready := pool.take(time.monotonic())) is not None:
             return ready
         asked = Shape(shape.language, shape.command, order.disk_bytes, shape.bounds)
-        return self._build(asked, hurry=True)
+        return self._build(asked)
 
     def _stop(self, session: int) -> None:
         if (found := self._by_session.get(session)) is not None:

@@ -120,18 +120,18 @@ class Slot:
         self.alarms.clear()
 
 
-def build(site: Site, shape: Shape, number: int, *, hurry: bool) -> Slot:
+def build(site: Site, shape: Shape, number: int) -> Slot:
     """Fork a sandbox; it is usable at once and warm when its status says so. Raises OSError, with nothing left."""
     group = site.hierarchy.make(f"s{number}")
     try:
         group.bound(shape.bounds)
-        return _fork(site, shape, number, group, hurry=hurry)
+        return _fork(site, shape, number, group)
     except OSError:
         group.remove()
         raise
 
 
-def _fork(site: Site, shape: Shape, number: int, group: cgroup.Group, *, hurry: bool) -> Slot:
+def _fork(site: Site, shape: Shape, number: int, group: cgroup.Group) -> Slot:
     ours, ends = _descriptors()
     entrances = group.entrances()
     uid = site.first_uid + number % UID_RANGE if site.privileged else None
@@ -146,7 +146,7 @@ def _fork(site: Site, shape: Shape, number: int, group: cgroup.Group, *, hurry: 
         keep_proc=not site.privileged,
     )
     try:
-        pid = _fork_first_of_namespace(site, walls, ends, shape, hurry=hurry)
+        pid = _fork_first_of_namespace(site, walls, ends, shape)
     except OSError:
         ours.close()
         raise
@@ -156,22 +156,17 @@ def _fork(site: Site, shape: Shape, number: int, group: cgroup.Group, *, hurry: 
     return Slot(number=number, shape=shape, group=group, pid=pid, ours=ours)
 
 
-def _fork_first_of_namespace(site: Site, walls: isolate.Walls, ends: init.Ends, shape: Shape, *, hurry: bool) -> int:
+def _fork_first_of_namespace(site: Site, walls: isolate.Walls, ends: init.Ends, shape: Shape) -> int:
     # A process that unshares its PID namespace makes its next child the first one in it; going back to the own
     # namespace allows the same again (pid_namespaces(7)). One fork a sandbox, and init is our own child.
     linux.unshare(linux.CLONE_NEWPID)
     try:
         pid = os.fork()
         if pid == 0:
-            if not hurry:
-                os.nice(_REFILL_NICENESS)
             init.run(walls, ends, shape.command)
     finally:
         linux.setns(site.own_pid_namespace, linux.CLONE_NEWPID)
     return pid
-
-
-_REFILL_NICENESS: Final = 0
 
 
 def _descriptors() -> tuple[Ours, init.Ends]:
