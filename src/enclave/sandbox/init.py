@@ -19,6 +19,8 @@ from enclave.sandbox import isolate, linux
 
 FAILED: Final = b"E"
 _ABOVE_PLACES: Final = 16
+LISTENER, RESOLVER, WORK = 7, 8, 9
+"""Where init keeps what `isolate.Openings` names; the launcher takes copies of them, the guest has none."""
 _EXIT_BYTES: Final = 5
 
 
@@ -71,7 +73,7 @@ def run(walls: isolate.Walls, ends: Ends, command: Sequence[str] | None) -> NoRe
         isolate.join(walls.entrances)
         _place(ends)
         _default_signals()
-        isolate.put_up(walls)
+        _keep(isolate.put_up(walls))
         _stop_if_orphaned()
         guest = os.fork()
         if guest == 0:
@@ -92,6 +94,14 @@ def _place(ends: Ends) -> None:
     linux.close_all_but(set(range(len(aside))))
 
 
+def _keep(openings: isolate.Openings) -> None:
+    held = (openings.listener, openings.resolver, openings.work)
+    aside = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE_PLACES) for fd in held]
+    for place, fd in zip((LISTENER, RESOLVER, WORK), aside, strict=True):
+        os.dup2(fd, place, inheritable=False)
+    linux.close_range(WORK + 1, 0xFFFFFFFF)
+
+
 def _default_signals() -> None:
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE, signal.SIGHUP):
@@ -107,6 +117,7 @@ def _stop_if_orphaned() -> None:
 
 
 def _be_guest(command: Sequence[str] | None) -> NoReturn:
+    linux.close_range(LISTENER, 0xFFFFFFFF)
     os.setsid()
     linux.prctl(linux.PR_SET_DUMPABLE, 1)
     linux.prctl(linux.PR_SET_NAME, b"guest")

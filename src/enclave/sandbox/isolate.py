@@ -16,6 +16,8 @@ from enclave.sandbox import linux, seccomp
 
 INSIDE_ID: Final = 1000
 HOME: Final = "/work"
+RESOLVER: Final = ("127.0.0.1", 53)
+"""Where libc asks for names when it is told nothing else (resolv.conf(5))."""
 _TMP: Final = "/tmp"  # noqa: S108  the sandbox's own
 
 _OWN_NAMESPACES: Final = (
@@ -80,11 +82,26 @@ class Walls:
     keep_proc: bool
 
 
-def put_up(walls: Walls) -> None:
+@dataclass(frozen=True, slots=True)
+class Openings:
+    """What init keeps of a sandbox for who watches over it, as descriptors.
+
+    The listener tells of calls that wait to be decided, `resolver` is the socket where the sandbox looks for its name
+    server, and `work` the directory that its program works in.
+    """
+
+    listener: int
+    resolver: int
+    work: int
+
+
+def put_up(walls: Walls) -> Openings:
     """Isolate the calling process, which must be the first of its PID namespace. Raises OSError."""
     linux.unshare(_OWN_NAMESPACES)
     _mount(walls)
+    work = os.open(HOME, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     _start_loopback()
+    resolver = _bind(RESOLVER, socket.SOCK_DGRAM)
     socket.sethostname("sandbox")
     _limit()
     _drop_identity(walls.uid)
@@ -92,7 +109,7 @@ def put_up(walls: Walls) -> None:
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
     # After the change of ids, which clears it (prctl(2)).
     linux.prctl(linux.PR_SET_PDEATHSIG, 9)
-    seccomp.install(walls.filter)
+    return Openings(seccomp.install(walls.filter), resolver, work)
 
 
 def join(entrances: Sequence[int]) -> None:
@@ -143,6 +160,12 @@ def _start_loopback() -> None:
         request = struct.pack("16sh14x", b"lo", 0)
         flags = struct.unpack_from("16sh", fcntl.ioctl(probe, _SIOCGIFFLAGS, request))[1]
         fcntl.ioctl(probe, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | _IFF_UP))
+
+
+def _bind(address: tuple[str, int], kind: socket.SocketKind) -> int:
+    with socket.socket(socket.AF_INET, kind) as made:
+        made.bind(address)
+        return made.detach()
 
 
 def _limit() -> None:

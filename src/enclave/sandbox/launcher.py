@@ -4,6 +4,7 @@ One thread, because it forks. It holds no secret and no tenant's data, and has l
 sandbox exists. When the control plane is gone, so is everything here.
 """
 
+import contextlib
 import heapq
 import itertools
 import os
@@ -12,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from enclave.sandbox import cgroup, init, slot, wire
@@ -147,8 +148,8 @@ class Launcher:
                 os.close(fds[0])
             case wire.Run() as order:
                 self._refuse(order, OSError("the launcher is out of descriptors"))
-            case wire.Kill(id=session):
-                self._stop(session)
+            case wire.Kill(id=session, reason=reason):
+                self._stop(session, reason)
             case wire.Configure():
                 self._alive = False  # a second one is a mistake of ours: end rather than guess
 
@@ -168,14 +169,23 @@ class Launcher:
             chosen.kill()
             self._refuse(order, error)
             return
-        given = chosen.ours.give_away()
-        wire.send_report(self._control, {"ev": "running", "id": order.id}, given)
-        for fd in given:
-            os.close(fd)
+        self._give("running", chosen, chosen.ours.give_away())
+        if chosen.ready:
+            self._open(chosen)
         self._arm(chosen)
         self._limit_time(chosen, order)
         if not fits:
             self._exceed(chosen, "memory_exceeded")
+
+    def _give(self, event: str, live: Slot, fds: Sequence[int]) -> None:
+        wire.send_report(self._control, {"ev": event, "id": live.session}, fds)
+        for fd in fds:
+            os.close(fd)
+
+    def _open(self, live: Slot) -> None:
+        # One that has died meanwhile shows it by its status.
+        with contextlib.suppress(OSError):
+            self._give("open", live, live.openings())
 
     def _refuse(self, order: wire.Run, error: Exception) -> None:
         wire.send_report(self._control, {"ev": "refused", "id": order.id, "why": str(error)})
@@ -188,9 +198,12 @@ class Launcher:
         asked = Shape(shape.language, shape.command, order.disk_bytes, shape.bounds)
         return self._build(asked)
 
-    def _stop(self, session: int) -> None:
-        if (found := self._by_session.get(session)) is not None:
-            found.kill()
+    def _stop(self, session: int, reason: str | None) -> None:
+        if (found := self._by_session.get(session)) is None:
+            return
+        if reason is not None:
+            self._exceed(found, reason)
+        found.kill()
 
     # -- limits ----------------------------------------------------------------------------------------------------
 
@@ -266,6 +279,8 @@ class Launcher:
         found.ready = True
         if found.session is None:
             self._pools[found.shape.language].built(found)
+        else:
+            self._open(found)
 
     def _report_exit(self, ended: Slot, wait_status: int | None) -> None:
         if ended.session is None or ended.reported:

@@ -53,7 +53,9 @@ PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 _CAPABILITY_VERSION_3: Final = 0x20080522
 _SYS_OPEN_TREE: Final = 428
 _SYS_MOVE_MOUNT: Final = 429
+_SYS_PIDFD_OPEN: Final = 434
 _SYS_CLOSE_RANGE: Final = 436
+_SYS_PIDFD_GETFD: Final = 438
 _SYS_MOUNT_SETATTR: Final = 442
 _SYS_PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41}
 SYS_SECCOMP: Final = {"x86_64": 317, "aarch64": 277}
@@ -139,6 +141,16 @@ def prctl(option: int, value: int | bytes = 0, third: int = 0) -> None:
     """Change a property of the calling process."""
     argument = value if isinstance(value, bytes) else ctypes.c_ulong(value)
     check(_libc.prctl(option, argument, ctypes.c_ulong(third), 0, 0), f"prctl {option}")
+
+
+def pidfd_open(pid: int) -> int:
+    """A descriptor of a process."""
+    return syscall(_SYS_PIDFD_OPEN, ctypes.c_int(pid), ctypes.c_uint(0))
+
+
+def pidfd_getfd(process: int, fd: int) -> int:
+    """A copy of a descriptor that another process has."""
+    return syscall(_SYS_PIDFD_GETFD, process, fd, ctypes.c_uint(0))
 
 
 def close_range(first: int, last: int) -> None:

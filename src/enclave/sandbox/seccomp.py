@@ -1,9 +1,10 @@
 """Which system calls a sandbox may make, as data, and the filter that holds it to them.
 
-An allowlist: what is not named gets EPERM, which ordinary programs survive. Three kinds are told apart:
+An allowlist: what is not named gets EPERM, which ordinary programs survive. Five kinds are told apart:
 `ALLOWED` go through; `CONDITIONAL` go through if their arguments pass; `ABSENT` get ENOSYS, so that libc falls back to
-a call whose arguments a filter can see. Calls of a foreign ABI (32-bit, x32) kill the process: only an exploit makes
-them. Numbers are in `syscalls`; the filter is classic BPF (seccomp(2), linux/filter.h).
+a call whose arguments a filter can see; `ASKED` wait for the word of whoever holds the filter's listener, for what they
+ask is behind a pointer; `EXPLOITS` wait for their session's end. Calls of a foreign ABI (32-bit, x32) kill the process.
+Numbers are in `syscalls`; the filter is classic BPF (seccomp(2), seccomp_unotify(2), linux/filter.h).
 """
 
 import ctypes
@@ -53,8 +54,7 @@ ALLOWED: Final = frozenset(
     """.split()
     # sockets: what may be created is decided in CONDITIONAL
     + """
-    accept accept4 bind connect getpeername getsockname getsockopt listen recvfrom recvmmsg recvmsg sendmmsg
-    sendmsg sendto setsockopt shutdown
+    accept accept4 bind getpeername getsockname getsockopt listen recvfrom recvmmsg recvmsg setsockopt shutdown
     """.split()
     # System V IPC, in a namespace of its own
     + "msgctl msgget msgrcv msgsnd semctl semget semop semtimedop shmat shmctl shmdt ".split()
@@ -66,6 +66,12 @@ ABSENT: Final[Mapping[str, str]] = {
     "io_uring_enter": "as io_uring_setup",
     "io_uring_register": "as io_uring_setup",
 }
+
+EXPLOITS: Final = frozenset(
+    "bpf delete_module finit_module init_module ioperm iopl kexec_file_load kexec_load open_by_handle_at"
+    " userfaultfd".split()
+)
+"""Calls that no program makes but one that wants out: each ends its session, by name."""
 
 _NAMESPACES: Final = (
     linux.CLONE_NEWNS
@@ -94,11 +100,43 @@ class Only:
     alternatives: tuple[Mapping[int, tuple[int, ...]], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Refuse when the argument `flags` has one of the `bits`; else ask.
+
+    With a `pointer`, only if that argument is not null.
+    """
+
+    flags: int | None = None
+    bits: int = 0
+    pointer: int | None = None
+
+
+_MSG_FASTOPEN: Final = 0x20000000
+"""It connects from within a send (linux/socket.h), where nobody is asked."""
+
+ASKED: Final[Mapping[str, Ask]] = {
+    "connect": Ask(),
+    "sendto": Ask(flags=3, bits=_MSG_FASTOPEN, pointer=4),
+    "sendmsg": Ask(flags=2, bits=_MSG_FASTOPEN),
+    "sendmmsg": Ask(flags=3, bits=_MSG_FASTOPEN),
+}
+"""Calls that may name an address of another machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Except:
+    """Refuse what fits one of the alternatives, and let everything else through."""
+
+    alternatives: tuple[Mapping[int, tuple[int, ...]], ...]
+
+
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
 _TCP, _UDP, _ROUTE = 6, 17, 0
+_SOL_SOCKET: Final = 1
 _HUGE_PAGES: Final = {"mmap": 0x40000, "memfd_create": 0x4, "shmget": 0x800}
 
-CONDITIONAL: Final[Mapping[str, tuple[Never | Only, str]]] = {
+CONDITIONAL: Final[Mapping[str, tuple[Never | Only | Except, str]]] = {
     "clone": (Never(0, bits=_NAMESPACES), "threads and processes, never namespaces"),
     "socket": (
         Only(
@@ -143,13 +181,20 @@ CONDITIONAL: Final[Mapping[str, tuple[Never | Only, str]]] = {
                         0x540F,
                         0x5410,
                         0x40049409,
-                        *range(0x8910, 0x8934),
+                        0x8910,
+                        0x8933,
                     )
                 },
             )
         ),
-        "TCGETS, TIOCGWINSZ, FIONBIO, FIONCLEX, FIOCLEX, FIOASYNC, FIONREAD, TIOCGPGRP, TIOCSPGRP, FICLONE, and SIOC*:"
-        " what changes an interface asks for a capability",
+        "TCGETS, TIOCGWINSZ, FIONBIO, FIONCLEX, FIOCLEX, FIOASYNC, FIONREAD, TIOCGPGRP, TIOCSPGRP, FICLONE, and"
+        " SIOCGIFNAME, SIOCGIFINDEX: libc's names of interfaces; the rest of SIOC* would tell of the host's through a"
+        " socket that the broker handed over",
+    ),
+    "setsockopt": (
+        Except(({1: (_SOL_SOCKET,), 2: (26, 27, 44, 50, 51, 52)}, {1: (_TCP,), 2: (19, 23, 30, 31, 33, 34)})),
+        "filters (SO_ATTACH_* and SO_LOCK_FILTER) are programs for the kernel; TCP_REPAIR, TCP_FASTOPEN* and TCP_ULP"
+        " change what a socket that the broker handed over is",
     ),
 }
 
@@ -160,6 +205,7 @@ ARCHITECTURES: Final = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32: Final = 0x40000000
 
 _RET_KILL: Final = 0x80000000
+RET_ASK: Final = 0x7FC00000
 _RET_ERRNO: Final = 0x00050000
 _RET_ALLOW: Final = 0x7FFF0000
 EPERM: Final = _RET_ERRNO | errno.EPERM
@@ -175,19 +221,30 @@ def _load_argument(index: int) -> Instruction:
     return (_LOAD, 0, 0, 16 + 8 * index)
 
 
-def _check(rule: Never | Only) -> list[Instruction]:
+def _check(rule: Never | Only | Except) -> list[Instruction]:
     """Instructions that return EPERM or ALLOW for one conditional call."""
     refuse, allow = (_RETURN, 0, 0, EPERM), (_RETURN, 0, 0, _RET_ALLOW)
     if isinstance(rule, Never):
         load = _load_argument(rule.argument)
         bits = [(_JSET, 0, 1, rule.bits), refuse] if rule.bits else []
         return [load, *bits, *[step for value in rule.values for step in ((_JEQ, 0, 1, value), refuse)], allow]
-    return [step for alternative in rule.alternatives for step in _fits(alternative)] + [refuse]
+    fits, else_ = (allow, refuse) if isinstance(rule, Only) else (refuse, allow)
+    return [step for alternative in rule.alternatives for step in _fits(alternative, fits)] + [else_]
 
 
-def _fits(alternative: Mapping[int, tuple[int, ...]]) -> list[Instruction]:
-    """Instructions that return ALLOW if every argument has one of its values, and else run on behind themselves."""
-    code: list[Instruction] = [(_RETURN, 0, 0, _RET_ALLOW)]
+def _ask(rule: Ask) -> list[Instruction]:
+    """Instructions that ask whoever listens, if there is anything to ask."""
+    flags = [] if rule.flags is None else [_load_argument(rule.flags), (_JSET, 0, 1, rule.bits), (_RETURN, 0, 0, EPERM)]
+    if rule.pointer is None:
+        return [*flags, (_RETURN, 0, 0, RET_ASK)]
+    low, high = _load_argument(rule.pointer), (_LOAD, 0, 0, 16 + 8 * rule.pointer + 4)
+    null = [low, (_JEQ, 0, 2, 0), high, (_JEQ, 1, 0, 0)]
+    return [*flags, *null, (_RETURN, 0, 0, RET_ASK), (_RETURN, 0, 0, _RET_ALLOW)]
+
+
+def _fits(alternative: Mapping[int, tuple[int, ...]], verdict: Instruction) -> list[Instruction]:
+    """Instructions that return the verdict if every argument has one of its values, and else run on behind them."""
+    code = [verdict]
     for argument, values in reversed(list(alternative.items())):
         tests = [(_JEQ, len(values) - index, 0, value) for index, value in enumerate(values)]
         code = [_load_argument(argument), *tests, (_JUMP, 0, 0, len(code)), *code]
@@ -227,9 +284,10 @@ def program(machine: str) -> list[Instruction]:
     ]
     if machine == "x86_64":
         code += [(_JGE, 0, 1, _X32), (_RETURN, 0, 0, _RET_KILL)]
-    for name, (rule, _) in CONDITIONAL.items():
+    bodies = {name: _check(rule) for name, (rule, _) in CONDITIONAL.items()}
+    bodies |= {name: _ask(rule) for name, rule in ASKED.items()}
+    for name, body in bodies.items():
         if (value := number[name]) is not None:
-            body = _check(rule)
             code += [(_JEQ, 0, len(body), value), *body]
     return code + _search(_edges(number))
 
@@ -237,7 +295,8 @@ def program(machine: str) -> list[Instruction]:
 def _edges(number: Mapping[str, int | None]) -> list[tuple[int, int]]:
     allowed = [value for name in ALLOWED if (value := number[name]) is not None]
     absent = {value for name in ABSENT if (value := number[name]) is not None}
-    verdicts = dict.fromkeys(allowed, _RET_ALLOW) | dict.fromkeys(absent, ENOSYS)
+    exploits = {value for name in EXPLOITS if (value := number[name]) is not None}
+    verdicts = dict.fromkeys(allowed, _RET_ALLOW) | dict.fromkeys(absent, ENOSYS) | dict.fromkeys(exploits, RET_ASK)
     edges = [(0, EPERM)]
     for value in sorted(verdicts):
         if edges[-1][0] == value:
@@ -257,7 +316,25 @@ class _Program(ctypes.Structure):
     _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
-def install(assembled: bytes) -> None:
-    """Put the filter on the calling process and all it will start; no_new_privs must be set. Raises OSError."""
+_SET_MODE_FILTER: Final = 1
+_NEW_LISTENER: Final = 8
+_WAIT_KILLABLE_RECV: Final = 32
+"""A call that has been taken up is not begun again for a signal; since Linux 5.19."""
+
+
+def install(assembled: bytes) -> int:
+    """Put the filter on the calling process and all it will start; no_new_privs must be set. Raises OSError.
+
+    The descriptor that is returned tells of the calls that wait to be decided (seccomp_unotify(2)).
+    """
+    try:
+        return _install(assembled, _NEW_LISTENER | _WAIT_KILLABLE_RECV)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return _install(assembled, _NEW_LISTENER)
+
+
+def _install(assembled: bytes, flags: int) -> int:
     fprog = _Program(len(assembled) // 8, assembled)
-    linux.syscall(linux.SYS_SECCOMP[linux.MACHINE], 1, 0, ctypes.byref(fprog))
+    return linux.syscall(linux.SYS_SECCOMP[linux.MACHINE], _SET_MODE_FILTER, flags, ctypes.byref(fprog))

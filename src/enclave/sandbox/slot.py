@@ -107,6 +107,19 @@ class Slot:
             with contextlib.suppress(BrokenPipeError):
                 self.ours.start(payload)
 
+    def openings(self) -> list[int]:
+        """Copies of what init keeps: listener, resolver and work; the caller closes them. Raises OSError."""
+        with contextlib.ExitStack() as left:
+            process = linux.pidfd_open(self.pid)
+            left.callback(os.close, process)
+            taken: list[int] = []
+            for place in (init.LISTENER, init.RESOLVER, init.WORK):
+                taken.append(linux.pidfd_getfd(process, place))
+                left.callback(os.close, taken[-1])
+            left.pop_all()
+            os.close(process)
+            return taken
+
     def kill(self) -> None:
         """End everything in it. The pid cannot be another's: it is this process's child and not yet waited for."""
         if not self.reaped:

@@ -59,9 +59,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """Stop a session, whatever it does."""
+    """Stop a session, whatever it does; with a `reason` it is told as killed for it."""
 
     id: int
+    reason: str | None = None
 
 
 def encode(message: Configure | Run | Kill) -> bytes:

@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import json
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -47,6 +48,7 @@ class LocalSandbox:
         self.running: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.stopping = False
+        self.work = -1
 
     async def run(self, code: str) -> Workload:
         """Start the program. Raises Unavailable."""
@@ -65,6 +67,19 @@ class LocalSandbox:
     def session_id(self) -> str:
         """Whose it is."""
         return self._spec.session_id
+
+    def open(self, listener: int, resolver: int, work: int) -> None:
+        """Take over what the launcher took of the sandbox (`isolate.Openings`)."""
+        connection.close_all([listener, resolver])
+        self.work = work
+
+    def leave(self) -> None:
+        """Nothing of it is left on the launcher's side."""
+        if self.work >= 0:
+            os.close(self.work)
+            self.work = -1
+        if not self.gone.done():
+            self.gone.set_result(None)
 
     async def teardown(self) -> None:
         """Stop whatever runs and wait until nothing is left."""
@@ -176,6 +191,8 @@ class Station:
             case "running":
                 sandbox.workload.attach(*fds)
                 sandbox.running.set_result(None)
+            case "open":
+                sandbox.open(*fds)
             case "refused":
                 sandbox.running.set_exception(Unavailable(f"no sandbox could be made: {report['why']}"))
                 self._forget(report["id"])
@@ -187,8 +204,8 @@ class Station:
                 self._forget(report["id"])
 
     def _forget(self, number: int) -> None:
-        if (sandbox := self._live.pop(number, None)) is not None and not sandbox.gone.done():
-            sandbox.gone.set_result(None)
+        if (sandbox := self._live.pop(number, None)) is not None:
+            sandbox.leave()
 
     # -- the launcher ----------------------------------------------------------------------------------------------
 
