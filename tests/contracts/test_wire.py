@@ -156,7 +156,7 @@ def problems(text: str, **options: Any) -> list[tuple[str, str]]:
     [
         ('{"code": "1", "tmeout": 1}', "tmeout"),
         ('{"code": "1", "limits": {"memoryMib": 1}}', "limits.memoryMib"),
-        ('{"code": "1", "egress": {"deny": []}}', "egress.deny"),
+        ('{"code": "1", "egress": {"block": []}}', "egress.block"),
     ],
 )
 def test_an_unknown_field_is_refused_and_named(text: str, where: str) -> None:

@@ -21,7 +21,7 @@ from enclave.contracts.audit import (
     SessionTornDown,
     WorkloadExited,
 )
-from enclave.contracts.policy import EgressPolicy, Language, SessionLimits
+from enclave.contracts.policy import EgressMode, EgressPolicy, Language, SessionLimits
 from enclave.contracts.sessions import KillReason, Phase
 from enclave.core.audit import canonical, seal, verify
 
@@ -192,3 +192,26 @@ def test_a_chain_begins_at_one(seq: int) -> None:
 
 def test_a_chain_begins_with_nothing_before_it() -> None:
     assert verify([seal(SandboxStarted(**STAMP, backend="x"), seq=1, previous="1" * 64)]) == 1
+
+
+def created(egress: EgressPolicy) -> SessionCreated:
+    return SessionCreated(
+        **STAMP, language=Language.PYTHON, limits=SessionLimits(), egress=egress, labels={}, code_bytes=7,
+        code_sha256="0" * 64,
+    )  # fmt: skip
+
+
+def test_a_policy_that_denies_nothing_has_the_digest_it_had_before_it_could_deny() -> None:
+    egress = EgressPolicy(mode=EgressMode.ALLOWLIST, allow=("example.org:443",))
+
+    sealed = [seal(created(one), seq=1, previous=GENESIS) for one in (egress, egress.model_copy(update={"deny": ()}))]
+
+    assert {event.digest for event in sealed} == {"0c2a569dc8c15a7b6ce815dec044ae9b2b4982a94e9d38f0faf33172eefef99a"}
+    assert EVENT.validate_json(sealed[0].model_dump_json()) == sealed[0]
+
+
+def test_what_is_denied_is_part_of_what_is_sealed() -> None:
+    denying = created(EgressPolicy(mode=EgressMode.ALLOWLIST, allow=("::/0",), deny=("2001:db8::/32",)))
+
+    assert b'"deny":["2001:db8::/32"]' in canonical(denying)
+    assert EVENT.validate_json(denying.model_dump_json()) == denying

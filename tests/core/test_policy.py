@@ -80,99 +80,35 @@ def test_every_default_is_within_bounds() -> None:
     assert resolve(asked, CEILING) == CEILING.default
 
 
-GOOD_RULES = [
-    "example.org",
-    "example.org:443",
-    "*.example.org",
-    "*.example.org:8080",
-    "localhost",
-    "xn--bcher-kva.example",
-    "a-b.example:65535",
-    "10.0.0.0/8",
-    "10.1.2.3",
-    "10.1.2.3:1",
-    "10.0.0.0/8:5432",
-    "2001:db8::/32",
-    "::1",
-    "[2001:db8::1]",
-    "[2001:db8::1]:443",
-    "[2001:db8::/32]:443",
-    "a" * 63 + ".example",
-]
-BAD_RULES = [
-    " ",
-    "*",
-    "*.",
-    "*:443",
-    "**.example",
-    "a.*.example",
-    "*.*.example",
-    ".example",
-    "example.",
-    "a..b",
-    "-a.example",
-    "a-.example",
-    "-",
-    "a_b.example",
-    "http://example.com",
-    "example.com/path",
-    "user@example.com",
-    "example.com:",
-    "example.com:0",
-    "example.com:65536",
-    "example.com:+1",
-    "example.com: 1",
-    "example.com:１",
-    "example.com:-1",
-    "example.com:80:80",
-    "bücher.example",
-    "example.com\n",
-    "10.0.0.0/33",
-    "10.0.0.256",
-    "10.0.0",
-    "1234",
-    "0x7f.1",
-    "[2001:db8::1",
-    "[2001:db8::1]443",
-    "[2001:db8::1]:0",
-    "[]",
-    "[]:443",
-    "a" * 64 + ".example",
-    "a." * 127 + "example",
-    "*.10.0.0.1",
-    "*.10.0.0.0/8",
-    "*.::1",
-]
+def refused(policy: EgressPolicy) -> dict[str, str]:
+    with pytest.raises(InvalidRequest) as refusal:
+        check_egress(policy)
+    return {problem.field: problem.message for problem in refusal.value.errors}
 
 
-@pytest.mark.parametrize("rule", GOOD_RULES)
-def test_a_well_formed_rule_is_taken(rule: str) -> None:
-    check_egress(EgressPolicy(mode=EgressMode.ALLOWLIST, allow=(rule,)))
+def test_a_malformed_rule_is_refused_by_its_place_and_says_what_to_write() -> None:
+    policy = EgressPolicy(
+        mode=EgressMode.ALLOWLIST,
+        allow=("example.org", "10.0.0.1/8", "*.example.org:443", "127.1"),
+        deny=("*.com", "bad.example.org"),
+    )
+
+    assert refused(policy) == {
+        "egress.allow.1": "the address has bits beyond the length; write 10.0.0.0/8",
+        "egress.allow.3": "write an IPv4 address as four decimal numbers from 0 to 255 without leading zeros",
+        "egress.deny.0": "*.com is too broad; name the domain: *.example.com",
+    }
 
 
-@pytest.mark.parametrize("rule", BAD_RULES)
-def test_a_malformed_rule_is_refused_and_named(rule: str) -> None:
-    with pytest.raises(InvalidRequest) as refused:
-        check_egress(EgressPolicy(mode=EgressMode.ALLOWLIST, allow=("example.org", rule)))
-
-    assert [problem.field for problem in refused.value.errors] == ["egress.allow.1"]
+def test_well_formed_rules_are_taken() -> None:
+    check_egress(EgressPolicy(mode=EgressMode.ALLOWLIST, allow=("example.org", "10.0.0.0/8:5432"), deny=("::/0",)))
 
 
-@given(st.text(min_size=1, max_size=300))
-def test_any_text_is_a_rule_or_refused_and_nothing_worse(rule: str) -> None:
-    try:
-        check_egress(EgressPolicy(mode=EgressMode.ALLOWLIST, allow=(rule,)))
-    except InvalidRequest:
-        return
-    assert rule.isascii()
-    assert not set(rule) & set(" /\\@?#\n\t'\"") - {"/"}
+@pytest.mark.parametrize("field", ["allow", "deny"])
+def test_deny_all_with_rules_is_refused_rather_than_read_either_way(field: str) -> None:
+    policy = EgressPolicy.model_validate({field: ("example.org",)})
 
-
-def test_deny_all_with_rules_is_refused_rather_than_read_either_way() -> None:
-    with pytest.raises(InvalidRequest) as refused:
-        check_egress(EgressPolicy(allow=("example.org",)))
-
-    assert [problem.field for problem in refused.value.errors] == ["egress.allow"]
+    assert refused(policy) == {f"egress.{field}": "must be empty when egress.mode is deny_all; use mode allowlist"}
 
 
 @pytest.mark.parametrize("policy", [EgressPolicy(), EgressPolicy(mode=EgressMode.ALLOWLIST)])

@@ -54,14 +54,24 @@ class EgressMode(StrEnum):
 EgressRule = Annotated[str, Field(min_length=1, max_length=300)]
 
 
-class EgressPolicy(Wire):
-    """Where a session may connect to; nowhere by default.
+def _empty(value: object) -> bool:
+    return value == ()
 
-    A rule is a CIDR (`10.0.0.0/8`), a host (`example.org`) or a wildcard (`*.example.org`), with an optional `:port`.
+
+class EgressPolicy(Wire):
+    """Where a session may connect to; nowhere by default, and whatever `deny` lists is never reached.
+
+    A rule is a CIDR or an address (`10.0.0.0/8`, `2001:db8::1`), a host (`example.org`) or all that is below one
+    (`*.example.org`, at any depth, not `example.org` itself), with an optional `:port` or `:from-to`; IPv6 with a port
+    is written `[2001:db8::/32]:443`. Private space is reached only by a CIDR that lies within it, or by a name where
+    the operator lets names lead there. Loopback, link-local, multicast and reserved addresses and a cloud's metadata
+    service are never reached. A denied name is not resolved; an address that a CIDR allows is reached whatever names it
+    has. `deny` is there only when it lists any.
     """
 
     mode: EgressMode = EgressMode.DENY_ALL
     allow: tuple[EgressRule, ...] = Field(default=(), max_length=256)
+    deny: tuple[EgressRule, ...] = Field(default=(), max_length=256, exclude_if=_empty)
 
 
 class Guarantee(StrEnum):

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_network
 from typing import Final
 
 from enclave.contracts.errors import FieldProblem, InvalidRequest, PolicyUnenforceable
@@ -15,6 +14,7 @@ from enclave.contracts.policy import (
     SessionLimits,
 )
 from enclave.contracts.wire import wire_name
+from enclave.core.rule import parse_rule
 
 FLOOR: Final = SessionLimits(
     memory_mib=16, wall_clock_seconds=0.1, cpu_seconds=0.1, cpus=0.05, pids=4, disk_mib=1, output_kib=1
@@ -43,72 +43,46 @@ class Ceiling:
 def resolve(requested: RequestedLimits, ceiling: Ceiling) -> SessionLimits:
     """The limits in force; raises InvalidRequest, naming each field that is out of bounds and the bounds."""
     asked = {name: value for name, value in requested if value is not None}
-    problems = tuple(
-        FieldProblem(field=f"limits.{wire_name(name)}", message=f"must be between {least:g} and {most:g}")
+    problems = {
+        f"limits.{wire_name(name)}": f"must be between {least:g} and {most:g}"
         for name, value in asked.items()
         for least, most in [(getattr(FLOOR, name), getattr(ceiling.most, name))]
         if not least <= value <= most
-    )
-    if problems:
-        raise InvalidRequest("a limit is out of bounds", errors=problems)
+    }
+    _refuse("a limit is out of bounds", problems)
     return ceiling.default.model_copy(update=asked)
 
 
+_NO_RULES: Final = "must be empty when egress.mode is deny_all; use mode allowlist"
+
+
 def check_egress(egress: EgressPolicy) -> None:
-    """Raise InvalidRequest, naming the rule, if one is malformed or a deny_all policy lists any."""
-    if egress.mode is EgressMode.DENY_ALL and egress.allow:
-        message = "must be empty when egress.mode is deny_all; use mode allowlist"
-        raise InvalidRequest(
-            "egress rules without an allowlist", errors=(FieldProblem(field="egress.allow", message=message),)
-        )
-    problems = tuple(
-        FieldProblem(field=f"egress.allow.{index}", message="must be a CIDR, a host or *.host, with an optional :port")
-        for index, rule in enumerate(egress.allow)
-        if not _is_rule(rule)
-    )
-    if problems:
-        raise InvalidRequest("an egress rule is malformed", errors=problems)
+    """Raise InvalidRequest, naming each rule that is malformed and what to write instead, or a list that says nothing.
+
+    A deny_all policy lists no rules: they would be read either way.
+    """
+    lists = {"egress.allow": egress.allow, "egress.deny": egress.deny}
+    if egress.mode is EgressMode.DENY_ALL:
+        idle = [field for field, rules in lists.items() if rules]
+        _refuse("egress rules without an allowlist", dict.fromkeys(idle, _NO_RULES))
+        return
+    named = {f"{field}.{index}": rule for field, rules in lists.items() for index, rule in enumerate(rules)}
+    found = {field: message for field, rule in named.items() if (message := _malformed(rule))}
+    _refuse("an egress rule is malformed", found)
 
 
-def _is_rule(rule: str) -> bool:
-    target, port = _split_port(rule)
-    return (port is None or (port.isascii() and port.isdigit() and 0 < int(port) < 65536)) and (
-        _is_cidr(target) or _is_host(target.removeprefix("*."))
-    )
-
-
-def _split_port(rule: str) -> tuple[str, str | None]:
-    if rule.startswith("["):
-        address, closed, rest = rule[1:].partition("]")
-        return (
-            (address, rest[1:]) if closed and rest.startswith(":") else (address if closed and not rest else "", None)
-        )
-    if rule.count(":") == 1:
-        target, _, port = rule.partition(":")
-        return target, port
-    return rule, None
-
-
-def _is_cidr(target: str) -> bool:
+def _malformed(rule: str) -> str | None:
     try:
-        ip_network(target, strict=False)
-    except ValueError:
-        return False
-    return True
+        parse_rule(rule)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
-def _is_host(name: str) -> bool:
-    labels = name.split(".")
-    return (
-        len(name) <= 253
-        and not labels[-1].isdigit()
-        and all(0 < len(label) <= 63 and _is_label(label) for label in labels)
-    )
-
-
-def _is_label(label: str) -> bool:
-    letters = label.replace("-", "")
-    return letters.isascii() and letters.isalnum() and label[0] != "-" and label[-1] != "-"
+def _refuse(detail: str, problems: Mapping[str, str]) -> None:
+    if problems:
+        errors = tuple(FieldProblem(field=field, message=message) for field, message in problems.items())
+        raise InvalidRequest(detail, errors=errors)
 
 
 _LANGUAGES: Final[Mapping[Language, Guarantee]] = {
