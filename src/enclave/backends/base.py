@@ -10,17 +10,22 @@ from typing import Literal, Protocol
 
 from enclave.contracts.policy import EgressPolicy, Guarantee, Language, SessionLimits
 from enclave.contracts.sessions import KillReason, Usage
+from enclave.core.binding import Grant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchSpec:
-    """Everything already decided about a sandbox; a backend decides nothing more. `env` never holds a secret."""
+    """Everything already decided about a sandbox; a backend decides nothing more.
+
+    `env` never holds a secret; `bindings` do, for the egress broker alone.
+    """
 
     session_id: str
     language: Language
     limits: SessionLimits
     egress: EgressPolicy
     template: str | None = None
+    bindings: tuple[Grant, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -30,6 +35,53 @@ class Output:
 
     stream: Literal["stdout", "stderr"]
     data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Egress:
+    """What the program tried to reach, and what came of it.
+
+    `target` is an address, or the name that was looked up (protocol `dns`); `name` the host's, where a rule on names
+    was asked. `rule` is the rule that decided. `count` says how many attempts are told as one. Only what is `closed`
+    has bytes and seconds.
+    """
+
+    verdict: Literal["allowed", "denied", "closed"]
+    target: str
+    port: int = 0
+    protocol: Literal["tcp", "udp", "dns"] = "tcp"
+    name: str | None = None
+    rule: str | None = None
+    reason: str = ""
+    count: int = 1
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invocation:
+    """A call that the program made through a service binding; `status` null if there was no answer."""
+
+    binding: str
+    method: str
+    path: str
+    status: int | None
+    sent_bytes: int
+    received_bytes: int
+    seconds: float
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A system call that only an exploit makes; the session is ended for it."""
+
+    call: str
+
+
+Told = Output | Egress | Invocation | Violation
+"""What a program does, as it does it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +110,11 @@ class SandboxLost(Exception):
 class Workload(Protocol):
     """A program that runs."""
 
-    def output(self) -> AsyncIterator[Output]:
-        """What it prints, as it prints it, at most `output_kib` of each stream; ends when it is over. Call it once."""
+    def output(self) -> AsyncIterator[Told]:
+        """What it prints and tries, as it does, at most `output_kib` of each stream; ends when it is over.
+
+        Call it once. How often attempts are told is bounded by the backend.
+        """
         ...
 
     async def wait(self) -> Exit:

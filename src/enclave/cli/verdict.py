@@ -44,6 +44,8 @@ def _excess(reason: KillReason, limits: SessionLimits) -> str:
             return f"it used more than {limits.memory_mib} MiB of memory"
         case KillReason.PIDS_EXCEEDED:
             return f"it started more than {limits.pids} processes and threads"
+        case KillReason.SYSCALL_FORBIDDEN:
+            return "it made a system call that only an exploit makes; its audit trail names it"
 
 
 def _unfinished(session: Session) -> str:

@@ -47,6 +47,66 @@ class SandboxStarted(Event):
     backend: str
 
 
+class EgressAllowed(Event):
+    """The program was let through to `target`, an address and a port; under a rule on names, to the host `name`."""
+
+    type: Literal["egress_allowed"] = "egress_allowed"
+    target: str
+    name: str | None
+    rule: str | None
+    count: int
+
+
+class EgressDenied(Event):
+    """The program was refused: `target` is an address and a port, or for protocol `dns` the name it looked up.
+
+    `rule` is the rule that denied it, null if none allowed it. `count` attempts are told as one.
+    """
+
+    type: Literal["egress_denied"] = "egress_denied"
+    target: str
+    protocol: Literal["tcp", "udp", "dns"]
+    name: str | None
+    rule: str | None
+    reason: str
+    count: int
+
+
+class EgressClosed(Event):
+    """A connection that was allowed is over; `reason` says why, if it did not end by itself."""
+
+    type: Literal["egress_closed"] = "egress_closed"
+    target: str
+    name: str | None
+    rule: str | None
+    reason: str
+    sent_bytes: int
+    received_bytes: int
+    duration_ms: float
+    count: int
+
+
+class ServiceBindingInvoked(Event):
+    """The program called a service through a binding; what was injected is nowhere told."""
+
+    type: Literal["service_binding_invoked"] = "service_binding_invoked"
+    binding: str
+    method: str
+    path: str
+    status: int | None
+    sent_bytes: int
+    received_bytes: int
+    duration_ms: float
+    error: str | None
+
+
+class SyscallForbidden(Event):
+    """The program made a system call that only an exploit makes; the session is ended for it."""
+
+    type: Literal["syscall_forbidden"] = "syscall_forbidden"
+    call: str
+
+
 class WorkloadExited(Event):
     """The program ended, by itself or by a limit."""
 
@@ -83,8 +143,11 @@ class SessionTornDown(Event):
     was: Phase
 
 
+Attempted = EgressAllowed | EgressDenied | EgressClosed | ServiceBindingInvoked | SyscallForbidden
+"""What a program did that is told while it runs."""
+
 AuditEvent = Annotated[
-    SessionCreated | SandboxStarted | WorkloadExited | ResultCollected | SessionFailed | SessionTornDown,
+    SessionCreated | SandboxStarted | Attempted | WorkloadExited | ResultCollected | SessionFailed | SessionTornDown,
     Field(discriminator="type"),
 ]
 """One fact, told apart by `type`."""

@@ -24,12 +24,13 @@ class Phase(StrEnum):
 
 
 class KillReason(StrEnum):
-    """The limit that a killed session went over."""
+    """The limit that a killed session went over, or the call that only an exploit makes."""
 
     CPU_EXCEEDED = "cpu_exceeded"
     MEMORY_EXCEEDED = "memory_exceeded"
     WALL_CLOCK_EXCEEDED = "wall_clock_exceeded"
     PIDS_EXCEEDED = "pids_exceeded"
+    SYSCALL_FORBIDDEN = "syscall_forbidden"
 
 
 _LABEL_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_.\-/]*$"

@@ -129,6 +129,13 @@ def _carried(session: Session, outcome: Outcome, at: datetime) -> dict[str, obje
             return {"result": session.result or result, "finished_at": session.finished_at or at}
 
 
+def noted(session: Session, event: AuditEvent) -> Change:
+    """The change that adds to the trail of a running session, and moves nothing; raises Conflict if it is not."""
+    if session.phase is not Phase.RUNNING:
+        raise Conflict(f"nothing is noted of a session that is {session.phase}")
+    return Change(session.phase, session, (event,))
+
+
 class _Stamp(TypedDict):
     ts: datetime
     org_id: str

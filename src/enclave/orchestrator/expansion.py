@@ -7,7 +7,6 @@ from enclave.contracts.audit import (
     SessionCreated,
     SessionFailed,
     SessionTornDown,
-    WorkloadExited,
 )
 from enclave.contracts.frames import AuditFrame, PhaseFrame, ResultFrame, StreamFrame
 from enclave.contracts.sessions import Phase, SessionResult
@@ -28,14 +27,14 @@ def _phase(event: AuditEvent) -> Phase | None:
             return Phase.PENDING
         case SandboxStarted():
             return Phase.RUNNING
-        case WorkloadExited():
-            return None
         case ResultCollected(phase=phase):
             return phase
         case SessionFailed():
             return Phase.FAILED
         case SessionTornDown():
             return Phase.TORN_DOWN
+        case _:
+            return None
 
 
 def _settles(event: AuditEvent) -> bool:

@@ -11,7 +11,7 @@ from enclave.backends.base import Backend
 from enclave.contracts.audit import AuditEvent
 from enclave.contracts.errors import InternalError, Unavailable
 from enclave.contracts.sessions import Session
-from enclave.core.session import UNSETTLED, Change, Outcome, advance
+from enclave.core.session import UNSETTLED, Change, Outcome, advance, noted
 from enclave.orchestrator.stream import Stream
 from enclave.store.base import Store
 
@@ -53,6 +53,10 @@ class Record:
     def advance(self, outcome: Outcome, actor: str = PLATFORM) -> None:
         """Decide what happened next, and queue it to be written."""
         self._commit(advance(self.session, outcome, at=self._ports.clock(), actor=actor))
+
+    def note(self, event: AuditEvent) -> None:
+        """Queue an event of the running program to be written."""
+        self._commit(noted(self.session, event))
 
     async def written(self) -> None:
         """Return when everything decided is durable or refused."""

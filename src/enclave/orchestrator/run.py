@@ -9,10 +9,11 @@ import codecs
 import logging
 from dataclasses import dataclass
 
-from enclave.backends.base import Exit, LaunchSpec, Sandbox, SandboxLost, Workload
+from enclave.backends.base import Exit, LaunchSpec, Output, Sandbox, SandboxLost, Workload
 from enclave.contracts.errors import Unavailable
 from enclave.contracts.sessions import Session
 from enclave.core.session import Outcome, Started, TornDown, created
+from enclave.orchestrator.attempt import event
 from enclave.orchestrator.ending import Loss, Printed, cut_short, finished, lost
 from enclave.orchestrator.record import PLATFORM, Ports, Record
 from enclave.orchestrator.stream import Channel
@@ -87,8 +88,11 @@ class Run:
         return await self._sandbox.run(code) if self._stop is None else None
 
     async def _collect(self, workload: Workload) -> Exit:
-        async for output in workload.output():
-            self._print(output.stream, output.data)
+        async for told in workload.output():
+            if isinstance(told, Output):
+                self._print(told.stream, told.data)
+            else:
+                self.record.note(event(self.record.session, told, self._ports.clock()))
         for channel in self._decoders:
             self._print(channel, b"", final=True)
         return await workload.wait()

@@ -1,10 +1,10 @@
 """A session's stream: its audit events and its output, told as frames that can be resumed at any of them.
 
 A place in the stream is `<n>.<out>.<err>`: `n` frames of the log, `out` characters of stdout and `err` of stderr have
-been sent. The log's frames follow from its events alone, and output has one place among them (behind the opening
-events, in front of the closing ones), so that a place means the same while the session runs, when it is over, and
-after a restart. The end frame has the place of the frame before it: it says that nothing follows now, and a session
-torn down later has more to tell.
+been sent. The log's frames follow from its events alone, and output lies between those of the opening events and those
+of the closing ones, beside what the program attempted, so that a place means the same while the session runs, when it
+is over, and after a restart. The end frame has the place of the frame before it: it says that nothing follows now, and
+a session torn down later has more to tell.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
-from enclave.contracts.audit import AuditEvent, SandboxStarted, SessionCreated
+from enclave.contracts.audit import Attempted, AuditEvent, SandboxStarted, SessionCreated
 from enclave.contracts.errors import EnclaveError, FieldProblem, InvalidRequest
 from enclave.contracts.frames import EndFrame, PhaseFrame, StderrFrame, StdoutFrame, StreamFrame
 from enclave.contracts.sessions import Session
@@ -80,7 +80,7 @@ class Stream:
     def __init__(self) -> None:
         self.frames: list[StreamFrame] = []
         self.chunks: list[Chunk] = []
-        self.output_at: int | None = None
+        self.output_ends_at: int | None = None
         self.end: EndFrame | None = None
         self.error: EnclaveError | None = None
         self.shortened = False
@@ -104,8 +104,8 @@ class Stream:
     def catch_up(self) -> None:
         """Make frames of what was published: only when someone reads, which for most sessions nobody does."""
         for event, session in self._untold:
-            if self.output_at is None and not isinstance(event, SessionCreated | SandboxStarted):
-                self.output_at = len(self.frames)
+            if self.output_ends_at is None and not isinstance(event, SessionCreated | SandboxStarted | Attempted):
+                self.output_ends_at = len(self.frames)
             self._tell(expand(event, session.result))
         self._untold.clear()
 
@@ -208,8 +208,9 @@ class Follower:
 
     def _available(self) -> Iterator[StreamFrame]:
         stream = self._stream
-        yield from self._log(len(stream.frames) if stream.output_at is None else stream.output_at)
-        if self._frames == (_OPENING if stream.output_at is None else stream.output_at):
+        running_until = len(stream.frames) if stream.output_ends_at is None else stream.output_ends_at
+        yield from self._log(running_until)
+        if _OPENING <= self._frames <= running_until:
             yield from self._output()
         yield from self._log(len(stream.frames))
         if stream.end is not None and not self.over:

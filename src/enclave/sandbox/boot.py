@@ -83,6 +83,7 @@ def _settle(control: socket.socket, order: wire.Configure) -> Launcher:
     ground = Site(
         hierarchy=hierarchy,
         own_pid_namespace=os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC),
+        own_network=os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC),
         filter=seccomp.assemble(),
         privileged=privileged,
         masked=isolate.existing(isolate.MASKED),

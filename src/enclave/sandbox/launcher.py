@@ -4,7 +4,6 @@ One thread, because it forks. It holds no secret and no tenant's data, and has l
 sandbox exists. When the control plane is gone, so is everything here.
 """
 
-import contextlib
 import heapq
 import itertools
 import os
@@ -160,6 +159,7 @@ class Launcher:
             self._refuse(order, error)
             return
         self._by_session[order.id] = chosen
+        chosen.door = order.door
         self._started_at = time.monotonic()
         try:
             fits = chosen.group.bound(cgroup.Bounds(order.memory_bytes, order.tasks + INIT_TASKS, order.cpus))
@@ -183,9 +183,12 @@ class Launcher:
             os.close(fd)
 
     def _open(self, live: Slot) -> None:
-        # One that has died meanwhile shows it by its status.
-        with contextlib.suppress(OSError):
-            self._give("open", live, live.openings())
+        try:
+            openings = live.openings(self._site)
+        except OSError:
+            live.kill()  # most likely it is dead already; what it asks for, nobody could answer
+            return
+        self._give("open", live, openings)
 
     def _refuse(self, order: wire.Run, error: Exception) -> None:
         wire.send_report(self._control, {"ev": "refused", "id": order.id, "why": str(error)})

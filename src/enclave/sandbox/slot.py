@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import time
 from dataclasses import dataclass, field
 from typing import Final
@@ -31,6 +32,7 @@ class Site:
 
     hierarchy: cgroup.Hierarchy
     own_pid_namespace: int
+    own_network: int
     filter: bytes
     privileged: bool
     masked: tuple[str, ...]
@@ -93,6 +95,7 @@ class Slot:
     cpu_budget: float = 0.0
     deadline: float = 0.0
     kill_reason: str | None = None
+    door: bool = False
     alarms: list[int] = field(default_factory=list)
     reported: bool = False
     reaped: bool = False
@@ -107,18 +110,20 @@ class Slot:
             with contextlib.suppress(BrokenPipeError):
                 self.ours.start(payload)
 
-    def openings(self) -> list[int]:
-        """Copies of what init keeps: listener, resolver and work; the caller closes them. Raises OSError."""
+    def openings(self, site: Site) -> list[int]:
+        """Copies of what init keeps (listener, resolver, work), and a door if there is to be one. Raises OSError.
+
+        The caller closes them.
+        """
+        process = linux.pidfd_open(self.pid)
         with contextlib.ExitStack() as left:
-            process = linux.pidfd_open(self.pid)
             left.callback(os.close, process)
-            taken: list[int] = []
-            for place in (init.LISTENER, init.RESOLVER, init.WORK):
-                taken.append(linux.pidfd_getfd(process, place))
-                left.callback(os.close, taken[-1])
+            taken = [_taken(process, place, left) for place in (init.LISTENER, init.RESOLVER, init.WORK)]
+            if self.door:
+                taken.append(_door(process, site))
             left.pop_all()
-            os.close(process)
-            return taken
+        os.close(process)
+        return taken
 
     def kill(self) -> None:
         """End everything in it. The pid cannot be another's: it is this process's child and not yet waited for."""
@@ -180,6 +185,35 @@ def _fork_first_of_namespace(site: Site, walls: isolate.Walls, ends: init.Ends, 
     finally:
         linux.setns(site.own_pid_namespace, linux.CLONE_NEWPID)
     return pid
+
+
+def _taken(process: int, place: int, left: contextlib.ExitStack) -> int:
+    fd = linux.pidfd_getfd(process, place)
+    left.callback(os.close, fd)
+    return fd
+
+
+_DOOR_PORT: Final = 80
+
+
+def _door(process: int, site: Site) -> int:
+    """A listening socket in a sandbox's network, which the process that its pidfd stands for is in."""
+    linux.setns(process, linux.CLONE_NEWNET)
+    try:
+        return _listen(socket.AF_INET6, "::")
+    except OSError:
+        return _listen(socket.AF_INET, "0.0.0.0")  # noqa: S104  of a network that has nothing but its loopback
+    finally:
+        linux.setns(site.own_network, linux.CLONE_NEWNET)
+
+
+def _listen(family: socket.AddressFamily, host: str) -> int:
+    with socket.socket(family, socket.SOCK_STREAM) as made:
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        made.bind((host, _DOOR_PORT))
+        made.listen(1024)
+        return made.detach()
 
 
 def _descriptors() -> tuple[Ours, init.Ends]:

@@ -44,6 +44,8 @@ class Configure:
 class Run:
     """Start a session. Times in seconds; `tasks` counts the session's own processes and threads.
 
+    With a `door` a listening socket in its network goes with its openings, for connections that are carried.
+
     `id` is a number that means nothing: what the launcher knows, every sandbox forked from it later can read.
     """
 
@@ -55,6 +57,7 @@ class Run:
     disk_bytes: int
     wall_seconds: float
     cpu_seconds: float
+    door: bool = False
 
 
 @dataclass(frozen=True, slots=True)

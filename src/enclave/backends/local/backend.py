@@ -11,10 +11,13 @@ from typing import Final
 
 from enclave.backends.base import Check, LaunchSpec, Sandbox
 from enclave.backends.local import machine, template
+from enclave.backends.local.broker import Broker
+from enclave.backends.local.connection import Program
 from enclave.backends.local.station import MIB, Plan, Station
 from enclave.backends.local.template import Kept
 from enclave.contracts.errors import Unavailable
 from enclave.contracts.policy import Guarantee, Language, SessionLimits
+from enclave.egress.wire import Floor
 from enclave.sandbox import template as inside
 from enclave.sandbox import wire
 
@@ -32,6 +35,7 @@ _ENFORCED: Final = frozenset(
         Guarantee.WALL_CLOCK_LIMIT,
         Guarantee.DISK_LIMIT,
         Guarantee.EGRESS_DENY,
+        Guarantee.EGRESS_ALLOWLIST,
         Guarantee.PYTHON,
     }
 )
@@ -49,6 +53,7 @@ class LocalBackend:
     def __init__(self, *, home: Path, pool: int | None = None, templates: Path | None = None) -> None:
         self._kept_in = templates or home / "templates"
         self._pool = pool
+        self._broker = Broker(Floor())
         self._bare: Station | None = None
         self._templates: dict[str, tuple[int, Station]] = {}
         self._retired: list[Station] = []
@@ -78,9 +83,9 @@ class LocalBackend:
         node = await asyncio.to_thread(machine.node)
         python = await asyncio.to_thread(machine.python)
         machine.remove_instances()
-        self._bare = Station(self._bare_plan(python, node), lasts=True)
+        self._bare = Station(self._bare_plan(python, node), self._broker, lasts=True)
         try:
-            await self._bare.open()
+            await asyncio.gather(self._broker.open(), self._bare.open())
         except Unavailable as error:
             log.error("%s", error)
             self._guarantees = _ENFORCED - (_BY_CGROUP if machine.lacks_cgroups() else _ENFORCED)
@@ -91,6 +96,7 @@ class LocalBackend:
         """End every sandbox and the launchers, and remove what they used."""
         for station in self._stations():
             await station.close()
+        await self._broker.close()
         self._templates.clear()
         self._retired.clear()
 
@@ -120,7 +126,7 @@ class LocalBackend:
         if kept is None:
             raise Unavailable(f"there is no template {name!r} any more")
         if name not in self._templates:
-            self._templates[name] = kept.edition, Station(self._template_plan(kept), lasts=False)
+            self._templates[name] = kept.edition, Station(self._template_plan(kept), self._broker, lasts=False)
         station = self._templates[name][1]
         await station.open()
         return station
@@ -151,7 +157,7 @@ class LocalBackend:
             files={machine.NODE_GUEST: machine.node_guest()},
         )
         refusal = "no sandbox can be made on this machine: {why}; see `enclave doctor`"
-        return Plan(interpreter=python.path, order=order, refusal=refusal)
+        return Plan(program=_launcher(python.path, {}), order=order, refusal=refusal)
 
     def _template_plan(self, kept: Kept) -> Plan:
         order = replace(
@@ -160,10 +166,9 @@ class LocalBackend:
             preload=kept.template.preload,
         )
         return Plan(
-            interpreter=kept.template.python,
+            program=_launcher(kept.template.python, inside.SINGLE_THREADED),
             order=order,
             refusal=f"template {kept.template.name!r} cannot be used: {{why}}",
-            environment=inside.SINGLE_THREADED,
             session_environment=inside.ENVIRONMENT,
         )
 
@@ -185,3 +190,14 @@ class LocalBackend:
     def _bounds(self, language: Language, least: int) -> tuple[int, int]:
         most = max(least, machine.most_ready(language)) if self._pool is None else self._pool
         return min(least, most), most
+
+
+def _launcher(interpreter: str, environment: Mapping[str, str]) -> Program:
+    # It starts over once, from a place where it can write nothing.
+    return Program(
+        name="sandbox launcher",
+        module="enclave.sandbox.boot",
+        interpreter=interpreter,
+        environment=environment,
+        starts=2,
+    )

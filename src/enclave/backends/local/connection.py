@@ -1,4 +1,4 @@
-"""The launcher as the control plane holds it: one process, one socket, and reports by session."""
+"""A process of ours as the control plane holds it: one process, one socket, orders one way and reports the other."""
 
 import asyncio
 import contextlib
@@ -7,8 +7,8 @@ import os
 import socket
 import subprocess
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,8 +17,8 @@ from enclave.contracts.errors import Unavailable
 from enclave.sandbox import wire
 
 _BOOT: Final = (
-    "import socket,sys;s=socket.socket(fileno=3);sys.path.insert(0,s.recv(4096).decode());"
-    "from enclave.sandbox.boot import main;sys.path.pop(0);main(s)"
+    "import socket,sys;s=socket.socket(fileno=FD);sys.path.insert(0,s.recv(4096).decode());"
+    "from MODULE import main;sys.path.pop(0);main(s)"
 )
 """What the interpreter is started with. Where our code is comes by the socket: an argument would show in /proc."""
 
@@ -32,24 +32,39 @@ Report = Mapping[str, Any]
 OnReport = Callable[[Report, list[int]], None]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """What to start: a module of ours with a `main`, on an interpreter with these options.
+
+    `name` is what it is called to people; `starts` how often it begins anew, and asks anew where our code is.
+    """
+
+    name: str
+    module: str
+    interpreter: str
+    options: tuple[str, ...] = ("-I", "-S")
+    environment: Mapping[str, str] = field(default_factory=dict)
+    starts: int = 1
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A message to the launcher, and the memory file that goes with it."""
+    """A message, and the descriptors that go with it, which it owns."""
 
     data: bytes
-    memory: int | None
+    fds: tuple[int, ...]
 
     def send(self, sock: socket.socket) -> None:
         """Send it, whole or not at all. Raises BlockingIOError when there is no room."""
-        socket.send_fds(sock, [self.data], [] if self.memory is None else [self.memory])
+        socket.send_fds(sock, [self.data], self.fds)
 
     def close(self) -> None:
-        """Let go of the memory file."""
-        if self.memory is not None:
-            os.close(self.memory)
+        """Let go of the descriptors."""
+        close_all(self.fds)
 
 
-def _memory_file(content: bytes) -> int:
+def memory_file(content: bytes) -> int:
+    """A memory file with that content, as a descriptor. Raises OSError."""
     memory = os.memfd_create("payload", os.MFD_CLOEXEC)
     try:
         while content:
@@ -61,9 +76,10 @@ def _memory_file(content: bytes) -> int:
 
 
 class Connection:
-    """A launcher that runs."""
+    """A process of ours that runs."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", sock: socket.socket) -> None:
+    def __init__(self, name: str, process: "subprocess.Popen[bytes]", sock: socket.socket) -> None:
+        self._name = name
         self._process = process
         self._sock = sock
         self._loop = asyncio.get_running_loop()
@@ -72,21 +88,25 @@ class Connection:
 
     @property
     def pid(self) -> int:
-        """The launcher's process, the one outside its own PID namespace."""
+        """The process, of a launcher the one outside its own PID namespace."""
         return self._process.pid
 
     def listen(self, on_report: OnReport, on_end: Callable[[], None]) -> None:
-        """Call `on_report` for each report, and `on_end` once when the launcher is gone."""
+        """Call `on_report` for each report, and `on_end` once when it is gone."""
         self._sock.setblocking(False)
         self._loop.add_reader(self._sock, self._read, on_report, on_end)
 
-    def send(self, message: wire.Run | wire.Kill, payload: bytes | None = None) -> None:
-        """Give an order; it waits its turn while the launcher is busy. Raises Unavailable when the launcher is gone."""
+    def send(self, data: bytes, payload: bytes | None = None, fds: Sequence[int] = ()) -> None:
+        """Give an order; it waits its turn while the other side is busy. It takes the descriptors over in any case.
+
+        Raises Unavailable when the other side is gone.
+        """
         try:
-            self._waiting.append(Order(wire.encode(message), _memory_file(payload) if payload is not None else None))
+            memory = () if payload is None else (memory_file(payload),)
+            self._waiting.append(Order(data, (*memory, *fds)))
             self._flush()
         except OSError as error:
-            raise Unavailable("the sandbox launcher is not answering; retry shortly") from error
+            raise Unavailable(f"the {self._name} is not answering; retry shortly") from error
 
     async def close(self) -> None:
         """End it, and wait until it and all its sandboxes are gone."""
@@ -97,7 +117,7 @@ class Connection:
         try:
             self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
-            log.error("the sandbox launcher does not end by itself; it is killed")
+            log.error("the %s does not end by itself; it is killed", self._name)
             self._process.kill()
             self._process.wait()
 
@@ -112,7 +132,7 @@ class Connection:
         self._loop.remove_writer(self._sock)
 
     def _flush_later(self) -> None:
-        # An end of the launcher is told by its reader, to every session.
+        # An end of the other side is told by its reader, to every session.
         with contextlib.suppress(OSError):
             self._flush()
 
@@ -140,34 +160,34 @@ class Connection:
                 self._waiting.popleft().close()
 
 
-async def start(interpreter: str, order: wire.Configure, environment: Mapping[str, str]) -> Connection:
-    """Start a launcher and wait until it stands. Raises Unavailable, saying why, if it cannot."""
+async def start(program: Program, order: bytes) -> Connection:
+    """Start a process, give it its first order, and wait until it stands. Raises Unavailable, saying why."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         with theirs:
-            process = _spawn(interpreter, theirs, environment_with(environment))
+            process = _spawn(program, theirs)
     except OSError as error:
         ours.close()
-        raise Unavailable(f"{interpreter} cannot be started: {error.strerror}") from error
+        raise Unavailable(f"{program.interpreter} cannot be started: {error.strerror}") from error
     try:
-        report = await _configured(ours, order)
+        report = await _configured(program, ours, order)
     except BaseException:
         _abandon(process, ours)
         raise
     if report["ev"] != "up":
         _abandon(process, ours)
         raise Unavailable(report["why"])
-    return Connection(process, ours)
+    return Connection(program.name, process, ours)
 
 
-async def _configured(ours: socket.socket, order: wire.Configure) -> Report:
+async def _configured(program: Program, ours: socket.socket, order: bytes) -> Report:
     try:
-        for _ in range(2):  # it starts over once, from a place where it can write nothing
+        for _ in range(program.starts):
             ours.send(code_directory().encode())
-        ours.send(wire.encode(order))
+        ours.send(order)
         return await asyncio.wait_for(asyncio.to_thread(_first_report, ours), _START_SECONDS)
     except (OSError, TimeoutError) as error:
-        return {"ev": "down", "why": f"the launcher did not start: {str(error) or 'it took too long'}"}
+        return {"ev": "down", "why": f"the {program.name} did not start: {str(error) or 'it took too long'}"}
 
 
 def _abandon(process: "subprocess.Popen[bytes]", ours: socket.socket) -> None:
@@ -182,16 +202,16 @@ def code_directory() -> str:
 
 
 def environment_with(more: Mapping[str, str]) -> dict[str, str]:
-    """The environment that a launcher is started in."""
+    """The environment that such a process is started in."""
     return {**_ENVIRONMENT, **more}
 
 
-def _spawn(interpreter: str, theirs: socket.socket, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    descriptor = theirs.fileno()
+def _spawn(program: Program, theirs: socket.socket) -> "subprocess.Popen[bytes]":
+    text = _BOOT.replace("FD", str(theirs.fileno()), 1).replace("MODULE", program.module, 1)
     return subprocess.Popen(  # noqa: S603  our own interpreter, our own text
-        [interpreter, "-I", "-S", "-c", _BOOT.replace("fileno=3", f"fileno={descriptor}")],
-        pass_fds=[descriptor],
-        env=environment,
+        [program.interpreter, *program.options, "-c", text],
+        pass_fds=[theirs.fileno()],
+        env=environment_with(program.environment),
         cwd="/",
         stdin=subprocess.DEVNULL,
         start_new_session=True,
@@ -205,7 +225,7 @@ def _first_report(sock: socket.socket) -> Report:
     return wire.read_report(data)
 
 
-def close_all(fds: list[int]) -> None:
+def close_all(fds: Iterable[int]) -> None:
     """Close descriptors nobody wants."""
     for fd in fds:
         with contextlib.suppress(OSError):

@@ -10,11 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from enclave.backends.base import LaunchSpec, Sandbox, Workload
+from enclave.backends.base import LaunchSpec, Sandbox, Told, Violation, Workload
 from enclave.backends.local import connection, machine
-from enclave.backends.local.connection import Connection, Report
+from enclave.backends.local.broker import Broker
+from enclave.backends.local.connection import Connection, Program, Report
+from enclave.backends.local.gate import Gate
 from enclave.backends.local.workload import LocalWorkload
 from enclave.contracts.errors import Unavailable
+from enclave.contracts.sessions import KillReason
+from enclave.egress.wire import Terms
 from enclave.sandbox import init, wire
 
 MIB: Final = 1024 * 1024
@@ -25,15 +29,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a launcher is started as: its interpreter, its first order, and what it and its sessions have beside.
+    """What a launcher is started as: its program, its first order, and what its sessions have in their environment.
 
     `refusal` says what cannot be had when it does not stand, with a place for why.
     """
 
-    interpreter: str
+    program: Program
     order: wire.Configure
     refusal: str
-    environment: Mapping[str, str] = field(default_factory=dict)
     session_environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -45,6 +48,9 @@ class LocalSandbox:
         self._spec = spec
         self.number = next(station.numbers)
         self.workload = LocalWorkload(spec.limits.output_kib * 1024)
+        self.terms = Terms(allow=spec.egress.allow, deny=getattr(spec.egress, "deny", ()), grants=spec.bindings)
+        self.gate = Gate(station.broker, self.terms, self._attempted, self._lost)
+        self._ending: Report | None = None
         self.running: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.stopping = False
@@ -56,10 +62,11 @@ class LocalSandbox:
             **init.GUEST_ENVIRONMENT,
             **self._station.session_environment,
             "ENCLAVE_SESSION_ID": self._spec.session_id,
+            **self.terms.environment(),
             **self._spec.env,
         }
         payload = json.dumps({"code": code, "env": environment}).encode()
-        self._station.order(_to_run(self.number, self._spec), payload, self)
+        self._station.order(_to_run(self.number, self._spec, door=self.terms.opens), payload, self)
         await self.running
         return self.workload
 
@@ -68,18 +75,40 @@ class LocalSandbox:
         """Whose it is."""
         return self._spec.session_id
 
-    def open(self, listener: int, resolver: int, work: int) -> None:
+    def open(self, listener: int, resolver: int, work: int, *door: int) -> None:
         """Take over what the launcher took of the sandbox (`isolate.Openings`)."""
-        connection.close_all([listener, resolver])
         self.work = work
+        self.gate.open(listener, resolver, *door)
+
+    def end(self, report: Report) -> None:
+        """Its program ended; that is told when everything that it attempted has been."""
+        if self.gate.used:
+            self._ending = report
+        else:
+            self.workload.end(report)
 
     def leave(self) -> None:
         """Nothing of it is left on the launcher's side."""
+        self._leaving = asyncio.get_running_loop().create_task(self._leave())
+
+    async def _leave(self) -> None:
+        await self.gate.close()
+        if self._ending is not None:
+            self.workload.end(self._ending)
         if self.work >= 0:
             os.close(self.work)
             self.work = -1
         if not self.gone.done():
             self.gone.set_result(None)
+
+    def _attempted(self, told: Told) -> None:
+        self.workload.tell(told)
+        if isinstance(told, Violation):
+            self._station.stop(self.number, KillReason.SYSCALL_FORBIDDEN)
+
+    def _lost(self, why: str) -> None:
+        self.workload.lose(why)
+        self._station.stop(self.number)
 
     async def teardown(self) -> None:
         """Stop whatever runs and wait until nothing is left."""
@@ -91,8 +120,9 @@ class LocalSandbox:
 class Station:
     """A launcher and those that follow it. One that `lasts` is replaced at once when it dies, else at its next use."""
 
-    def __init__(self, plan: Plan, *, lasts: bool) -> None:
+    def __init__(self, plan: Plan, broker: Broker, *, lasts: bool) -> None:
         self._plan = plan
+        self.broker = broker
         self._lasts = lasts
         self._instances: list[str] = []
         self._connection: Connection | None = None
@@ -161,18 +191,18 @@ class Station:
         standing = self._standing()
         self._live[order.id] = sandbox
         try:
-            standing.send(order, payload)
+            standing.send(wire.encode(order), payload)
         except Unavailable:
             self._forget(order.id)
             raise
 
-    def stop(self, number: int) -> bool:
-        """Have the launcher end a session; False when it has no sandbox."""
+    def stop(self, number: int, reason: str | None = None) -> bool:
+        """Have the launcher end a session, for a reason of its own doing; False when it has no sandbox."""
         if number not in self._live or self._connection is None:
             return False
         # A launcher that cannot take the order is dead, and then its end is reported for all.
         with contextlib.suppress(Unavailable):
-            self._connection.send(wire.Kill(number))
+            self._connection.send(wire.encode(wire.Kill(number, reason)))
         return True
 
     def _standing(self) -> Connection:
@@ -199,7 +229,7 @@ class Station:
             case "exit" if report["code"] is None and report["reason"] is None and not sandbox.stopping:
                 sandbox.workload.lose("the sandbox died before its program ended")
             case "exit":
-                sandbox.workload.end(report)
+                sandbox.end(report)
             case "gone":
                 self._forget(report["id"])
 
@@ -219,7 +249,7 @@ class Station:
         self._instances.append(machine.instance_name())
         order = replace(self._plan.order, instance=self.instance)
         try:
-            started = await connection.start(self._plan.interpreter, order, self._plan.environment)
+            started = await connection.start(self._plan.program, wire.encode(order))
         except Unavailable as error:
             machine.remove_instances(named=self._instances)
             raise Unavailable(self._plan.refusal.format(why=error.detail)) from None
@@ -258,7 +288,7 @@ class Station:
                 return
 
 
-def _to_run(number: int, spec: LaunchSpec) -> wire.Run:
+def _to_run(number: int, spec: LaunchSpec, *, door: bool) -> wire.Run:
     limits = spec.limits
     return wire.Run(
         id=number,
@@ -269,4 +299,5 @@ def _to_run(number: int, spec: LaunchSpec) -> wire.Run:
         disk_bytes=limits.disk_mib * MIB,
         wall_seconds=limits.wall_clock_seconds,
         cpu_seconds=limits.cpu_seconds,
+        door=door,
     )

@@ -5,9 +5,10 @@ import functools
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from enclave.backends.base import Exit, Output, SandboxLost
+from enclave.backends.base import Exit, Output, SandboxLost, Told
 from enclave.backends.local.channel import ResultChannel
 from enclave.contracts.sessions import KillReason, Usage
 
@@ -59,6 +60,12 @@ def _null() -> int:
     return os.open(_NULL, os.O_WRONLY | os.O_CLOEXEC)
 
 
+@dataclass(slots=True)
+class _Piece:
+    stream: Stream
+    data: bytearray
+
+
 class LocalWorkload:
     """A running program."""
 
@@ -68,7 +75,7 @@ class LocalWorkload:
         self._drains: list[Drain] = []
         self._channel = ResultChannel()
         self._channel_fd = -1
-        self._chunks: deque[tuple[Stream, bytearray]] = deque()
+        self._told: deque[_Piece | Told] = deque()
         self._wake: asyncio.Future[None] | None = None
         self._gathering: asyncio.TimerHandle | None = None
         self._exit: asyncio.Future[Exit] = self._loop.create_future()
@@ -97,12 +104,17 @@ class LocalWorkload:
             self._exit.exception()  # seen here: whoever asks later still gets it
         self._awake()
 
-    async def output(self) -> AsyncIterator[Output]:
-        """What it prints, until it is over."""
+    def tell(self, told: Told) -> None:
+        """It attempted something."""
+        self._told.append(told)
+        self._awake()
+
+    async def output(self) -> AsyncIterator[Told]:
+        """What it prints and attempts, until it is over."""
         while True:
-            while self._chunks:
-                stream, data = self._chunks.popleft()
-                yield Output(stream, bytes(data))
+            while self._told:
+                piece = self._told.popleft()
+                yield Output(piece.stream, bytes(piece.data)) if isinstance(piece, _Piece) else piece
             if self._exit.done():
                 return
             self._wake = self._loop.create_future()
@@ -139,10 +151,11 @@ class LocalWorkload:
 
     def _gather(self, stream: Stream, data: bytes) -> None:
         # `print` writes a line and its end one after the other; what comes within a moment is one piece.
-        if self._chunks and self._chunks[-1][0] == stream:
-            self._chunks[-1][1].extend(data)
+        last = self._told[-1] if self._told else None
+        if isinstance(last, _Piece) and last.stream == stream:
+            last.data.extend(data)
         else:
-            self._chunks.append((stream, bytearray(data)))
+            self._told.append(_Piece(stream, bytearray(data)))
         if self._gathering is None:
             self._gathering = self._loop.call_later(_MOMENT_SECONDS, self._awake)
 

@@ -1,0 +1,128 @@
+"""The egress broker as the control plane holds it: sessions are admitted and dismissed; one that dies is replaced."""
+
+import asyncio
+import itertools
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from enclave.backends.local import connection
+from enclave.backends.local.connection import Connection, Program, Report
+from enclave.contracts.errors import Unavailable
+from enclave.egress import wire
+
+_RESTART_SECONDS: Final = 0.2
+
+log = logging.getLogger(__name__)
+
+
+class Guest(Protocol):
+    """Whoever has had a session admitted."""
+
+    def on_attempt(self, report: Report) -> None:
+        """The session attempted something."""
+        ...
+
+    def on_broker_lost(self) -> None:
+        """Nobody looks after the session any more."""
+        ...
+
+
+class Broker:
+    """The one broker of this machine's sandboxes."""
+
+    def __init__(self, floor: wire.Floor) -> None:
+        self._program = Program(
+            name="egress broker", module="enclave.egress.boot", interpreter=sys.executable, options=("-I",)
+        )
+        self._floor = floor
+        self._connection: Connection | None = None
+        self._numbers = itertools.count(1)
+        self._guests: dict[int, Guest] = {}
+        self._leaving: dict[int, asyncio.Future[None]] = {}
+        self._ending: asyncio.Task[None] | None = None
+
+    @property
+    def stands(self) -> bool:
+        """Whether there is a broker that takes sessions."""
+        return self._connection is not None
+
+    @property
+    def pid(self) -> int:
+        """Its process. Raises Unavailable."""
+        if self._connection is None:
+            raise Unavailable("the egress broker is being restarted; retry shortly")
+        return self._connection.pid
+
+    async def open(self) -> None:
+        """Have a broker stand. Raises Unavailable, saying why."""
+        started = await connection.start(self._program, wire.configure(self._floor))
+        started.listen(self._on_report, self._on_end)
+        self._connection = started
+
+    async def close(self) -> None:
+        """End it."""
+        if self._ending is not None:
+            self._ending.cancel()
+        held, self._connection = self._connection, None
+        if held is not None:
+            await held.close()
+        self._lose_all()
+
+    def admit(self, guest: Guest, terms: wire.Terms, fds: Sequence[int]) -> int:
+        """Have a session looked after; the descriptors are taken over. Returns its number. Raises Unavailable."""
+        number = next(self._numbers)
+        if self._connection is None:
+            connection.close_all(fds)
+            raise Unavailable("the egress broker is being restarted; retry shortly")
+        self._connection.send(wire.admit(number), terms.to_bytes(), fds)
+        self._guests[number] = guest
+        return number
+
+    async def dismiss(self, number: int) -> None:
+        """Have a session let go; returns when all of its attempts have been told."""
+        if number not in self._guests or self._connection is None:
+            return
+        left = self._leaving[number] = asyncio.get_running_loop().create_future()
+        try:
+            self._connection.send(wire.dismiss(number))
+            await left
+        except Unavailable:
+            pass
+        finally:
+            self._leaving.pop(number, None)
+            self._guests.pop(number, None)
+
+    def _on_report(self, report: Report, fds: list[int]) -> None:
+        connection.close_all(fds)
+        number = report["id"]
+        if report["ev"] == "dismissed":
+            if (left := self._leaving.get(number)) is not None and not left.done():
+                left.set_result(None)
+        elif (guest := self._guests.get(number)) is not None:
+            guest.on_attempt(report)
+
+    def _on_end(self) -> None:
+        log.error("the egress broker ended; sessions that it looked after are lost, and another one takes its place")
+        dead, self._connection = self._connection, None
+        self._lose_all()
+        self._ending = asyncio.get_running_loop().create_task(self._follow(dead))
+
+    def _lose_all(self) -> None:
+        for guest in tuple(self._guests.values()):
+            guest.on_broker_lost()
+        self._guests.clear()
+        for left in self._leaving.values():
+            if not left.done():
+                left.set_result(None)
+
+    async def _follow(self, dead: Connection | None) -> None:
+        if dead is not None:
+            await dead.close()
+        while self._connection is None:
+            try:
+                await self.open()
+            except Unavailable as error:
+                log.error("%s", error)
+                await asyncio.sleep(_RESTART_SECONDS)

@@ -1,0 +1,136 @@
+"""The broker: it admits sessions for the control plane, looks after each, and reports what they attempt."""
+
+import asyncio
+import logging
+import os
+import socket
+from collections import deque
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any, Final
+
+from enclave.core.egress import parse_rules
+from enclave.egress import wire
+from enclave.egress.ledger import Attempt
+from enclave.egress.raw import Closed, Obituaries
+from enclave.egress.route import Routes
+from enclave.egress.session import Session, Surroundings
+from enclave.sandbox import wire as message
+
+_SETTLE_SECONDS: Final = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class Broker:
+    """All sessions of one control plane, held by the other end of a SEQPACKET socket."""
+
+    def __init__(self, control: socket.socket, floor: wire.Floor) -> None:
+        self._control = control
+        self._floor = floor
+        self._routes = Routes()
+        self._sessions: dict[int, Session] = {}
+        self._reports: deque[Mapping[str, Any]] = deque()
+        self._over = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._obituaries = Obituaries(self._closed)
+
+    async def run(self) -> None:
+        """Serve until the control plane goes away."""
+        self._control.setblocking(False)
+        self._loop.add_reader(self._control, self._read)
+        self._loop.add_reader(self._obituaries.sock, self._obituaries.read)
+        self._report({"ev": "up"})
+        while not self._over.is_set():
+            for session in tuple(self._sessions.values()):
+                session.settle()
+            try:
+                await asyncio.wait_for(self._over.wait(), _SETTLE_SECONDS)
+            except TimeoutError:
+                continue
+
+    # -- messages --------------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        while not self._over.is_set():
+            try:
+                data, fds = message.receive(self._control, 4)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, fds = b"", []
+            if not data:
+                self._over.set()
+                return
+            self._take(wire.read(data), fds)
+
+    def _take(self, order: Mapping[str, Any], fds: list[int]) -> None:
+        match order["op"]:
+            case "admit":
+                self._admit(order["id"], fds)
+            case "dismiss":
+                self._loop.create_task(self._dismiss(order["id"]))
+
+    def _admit(self, number: int, fds: Sequence[int]) -> None:
+        terms = wire.read_terms(fds[0])
+        rules = parse_rules(terms.allow, (*terms.deny, *self._floor.deny), self._floor.private)
+        sockets = [socket.socket(fileno=fd) for fd in fds[2:]]
+        self._sessions[number] = Session(rules, fds[1], sockets, self._surroundings(number))
+
+    def _surroundings(self, number: int) -> Surroundings:
+        def tell(attempt: Attempt) -> None:
+            self._report({"id": number, **attempt.to_fields()})
+
+        def violated(call: str) -> None:
+            self._report({"ev": "violated", "id": number, "call": call})
+
+        def visited(ours: socket.socket, address: str) -> None:
+            ours.close()
+
+        return Surroundings(leads_away=self._leads_away, tell=tell, violated=violated, visited=visited)
+
+    def _leads_away(self, address: IPv4Address | IPv6Address) -> bool:
+        return self._routes.leads_away(address)
+
+    async def _dismiss(self, number: int) -> None:
+        if (session := self._sessions.pop(number, None)) is not None:
+            await session.close()
+        self._report({"ev": "dismissed", "id": number})
+
+    def _closed(self, closed: Closed) -> None:
+        for session in self._sessions.values():
+            if session.closed(closed):
+                return
+
+    # -- reports ---------------------------------------------------------------------------------------------------
+
+    def _report(self, report: Mapping[str, Any]) -> None:
+        self._reports.append(report)
+        if len(self._reports) == 1:
+            self._send()
+
+    def _send(self) -> None:
+        while self._reports:
+            try:
+                message.send_report(self._control, self._reports[0])
+            except BlockingIOError:
+                self._loop.add_writer(self._control, self._send)
+                return
+            except OSError:
+                self._over.set()
+                return
+            self._reports.popleft()
+        self._loop.remove_writer(self._control)
+
+
+def serve(control: socket.socket) -> None:
+    """Be a broker for whoever holds the other end."""
+    order = wire.read(message.receive(control, 0)[0])
+    floor = wire.Floor(deny=tuple(order["deny"]), private=tuple(order["private"]))
+    asyncio.run(_serve(control, floor))
+    # Threads may still wait for the resolver; nobody waits for them.
+    os._exit(0)
+
+
+async def _serve(control: socket.socket, floor: wire.Floor) -> None:
+    await Broker(control, floor).run()

@@ -1,0 +1,85 @@
+"""Connects within a sandbox, made here instead of by its own kernel call, for sessions that hold sockets of ours.
+
+The kernel would make them with whatever the caller's arguments have become by then, and that could be a socket that was
+handed over and an address that nobody allowed.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from typing import Final
+
+from enclave.egress import caller
+from enclave.egress.address import Address, Internet, Local, Unspecified
+from enclave.egress.notification import Call
+
+_INTERNET: Final = (socket.AF_INET, socket.AF_INET6)
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+async def connect(call: Call, theirs: socket.socket, address: Address) -> None:
+    """Connect a copy of the caller's socket to a place within the sandbox. Raises OSError, as the kernel would."""
+    with not_blocking(theirs) as blocked:
+        if isinstance(address, Local) and theirs.family == socket.AF_UNIX:
+            _connect_local(call, theirs, address)
+        elif isinstance(address, Internet) and theirs.family == address.family:
+            await _connect_internet(theirs, address, wait=blocked)
+        elif isinstance(address, Unspecified) and theirs.family in _INTERNET:
+            _disconnect(theirs)
+        else:
+            raise OSError(errno.EAFNOSUPPORT, "connect")
+
+
+@contextlib.contextmanager
+def not_blocking(sock: socket.socket) -> Iterator[bool]:
+    """Keep calls on the caller's socket from waiting for a while; tells whether they did."""
+    blocked = os.get_blocking(sock.fileno())
+    os.set_blocking(sock.fileno(), False)
+    try:
+        yield blocked
+    finally:
+        os.set_blocking(sock.fileno(), blocked)
+
+
+def _connect_local(call: Call, theirs: socket.socket, address: Local) -> None:
+    if address.path.startswith(b"\0"):
+        theirs.connect(address.path)
+        return
+    file = caller.socket_file(call, address.path)
+    try:
+        theirs.connect(f"/proc/self/fd/{file}")
+    finally:
+        os.close(file)
+
+
+async def _connect_internet(theirs: socket.socket, address: Internet, *, wait: bool) -> None:
+    error = theirs.connect_ex(address.for_connect())
+    if error == errno.EINPROGRESS and wait:
+        await writable_end(theirs)
+        error = theirs.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error:
+        raise OSError(error, os.strerror(error))
+
+
+async def writable_end(sock: socket.socket) -> None:
+    """Return when a connect that is under way is over."""
+    loop = asyncio.get_running_loop()
+    over: asyncio.Future[None] = loop.create_future()
+    watched = os.dup(sock.fileno())
+    loop.add_writer(watched, lambda: None if over.done() else over.set_result(None))
+    try:
+        await over
+    finally:
+        loop.remove_writer(watched)
+        os.close(watched)
+
+
+def _disconnect(theirs: socket.socket) -> None:
+    nothing = bytes(16)
+    if _libc.connect(theirs.fileno(), nothing, len(nothing)) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
