@@ -25,6 +25,7 @@ _BOOT: Final = (
 _ENVIRONMENT: Final = {"LANG": "C.UTF-8", "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/work"}
 _START_SECONDS: Final = 30.0
 _END_SECONDS: Final = 5.0
+_MOST_FDS: Final = 4
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +140,7 @@ class Connection:
     def _read(self, on_report: OnReport, on_end: Callable[[], None]) -> None:
         while not self._closed:
             try:
-                data, fds = wire.receive(self._sock, 3)
+                data, fds = wire.receive(self._sock, _MOST_FDS)
             except BlockingIOError:
                 return
             except OSError:
