@@ -269,6 +269,14 @@ def test_a_rule_on_names_allows_the_names_that_were_resolved_and_no_other() -> N
     assert not verdict(allow, "8.8.8.8", pinned=("example.org",)).allowed
 
 
+@pytest.mark.parametrize(
+    "allow", [["*.b.org", "a.b.org"], ["a.b.org", "*.b.org"], ["*.b.org:443", "*.a.b.org", "a.b.org"]]
+)
+def test_of_several_rules_on_a_name_the_first_listed_is_told(allow: list[str]) -> None:
+    assert verdict(allow, "8.8.8.8", pinned=("a.b.org",)).rule == allow[0]
+    assert verdict(["0.0.0.0/0"], "8.8.8.8", deny=allow, pinned=("a.b.org",)).rule == allow[0]
+
+
 def test_an_address_wins_over_a_name() -> None:
     assert verdict(["example.org", "8.8.8.8"], "8.8.8.8", pinned=("example.org",)).names == ()
 
