@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +12,9 @@ import pytest
 
 from enclave.backends.base import SandboxLost
 from enclave.backends.local import LocalBackend, build, connection, template
+from enclave.backends.local.connection import Program
 from enclave.contracts.errors import InvalidRequest, Unavailable
 from enclave.contracts.policy import Language
-from enclave.sandbox.wire import Configure
 from tests.backends.running import Run, run_in, spec
 from tests.backends.wheels import wheel
 
@@ -180,9 +180,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     interpreters: list[str] = []
     real = connection.start
 
-    async def start(interpreter: str, order: Configure, environment: Mapping[str, str]) -> connection.Connection:
-        interpreters.append(interpreter)
-        return await real(interpreter, order, environment)
+    async def start(program: Program, order: bytes) -> connection.Connection:
+        interpreters.append(program.interpreter)
+        return await real(program, order)
 
     monkeypatch.setattr(connection, "start", start)
     return interpreters

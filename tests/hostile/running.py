@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from enclave.backends.base import Backend, Exit, LaunchSpec, SandboxLost, Workload
+from enclave.backends.base import Backend, Exit, LaunchSpec, Output, SandboxLost, Workload
 from enclave.contracts.policy import EgressPolicy, Language, SessionLimits
 from tests.hostile import prelude
 from tests.hostile.probe import Outcome, Probe
@@ -72,7 +72,7 @@ async def _go(backend: Backend, probe: Probe, code: str) -> Outcome:
 async def _finish(workload: Workload, started: float) -> Outcome:
     printed = 0
     async for output in workload.output():
-        printed += len(output.data) if output.stream == "stdout" else 0
+        printed += len(output.data) if isinstance(output, Output) and output.stream == "stdout" else 0
     try:
         ended = await workload.wait()
     except SandboxLost:

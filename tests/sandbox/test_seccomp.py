@@ -15,6 +15,7 @@ def judge(machine: str, number: int, arguments: tuple[int, ...] = (0,) * 6, arch
     """What the kernel would do: an interpreter of the classic BPF that seccomp uses."""
     words = {0: number, 4: seccomp.ARCHITECTURES[machine] if arch is None else arch}
     words |= {16 + 8 * index: value & 0xFFFFFFFF for index, value in enumerate(arguments)}
+    words |= {20 + 8 * index: value >> 32 & 0xFFFFFFFF for index, value in enumerate(arguments)}
     program = seccomp.program(machine)
     accumulator, at = 0, 0
     while True:
@@ -37,9 +38,10 @@ def number_of(machine: str, name: str) -> int | None:
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_every_number_gets_the_verdict_of_its_table(machine: str) -> None:
-    conditional = {number_of(machine, name) for name in seccomp.CONDITIONAL}
+    conditional = {number_of(machine, name) for name in seccomp.CONDITIONAL.keys() | seccomp.ASKED.keys()}
     expected = {n: seccomp.EPERM if n < seccomp.FIRST_UNKNOWN else seccomp.ENOSYS for n in range(600)}
     expected |= {n: ALLOW for name in seccomp.ALLOWED if (n := number_of(machine, name)) is not None}
+    expected |= {n: seccomp.RET_ASK for name in seccomp.EXPLOITS if (n := number_of(machine, name)) is not None}
     expected |= {n: seccomp.ENOSYS for name in seccomp.ABSENT if (n := number_of(machine, name)) is not None}
 
     actual = {number: judge(machine, number) for number in range(600) if number not in conditional}
@@ -77,6 +79,46 @@ def test_only_the_plain_protocols_of_a_family_are_made(machine: str, family: int
     allowed = {p for p in range(300) if judge(machine, number, (family, 1, p, 0, 0, 0)) == ALLOW}
 
     assert allowed == ({0} if family == 16 else {0, 6, 17})
+
+
+FASTOPEN = 0x20000000
+SOMEWHERE = 0x7F00_0000_0000
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize(
+    ("name", "arguments", "verdict"),
+    [
+        ("connect", (3, SOMEWHERE, 16), seccomp.RET_ASK),
+        ("connect", (3, 0, 0), seccomp.RET_ASK),
+        ("sendto", (3, SOMEWHERE, 1, 0, 0, 0), ALLOW),
+        ("sendto", (3, SOMEWHERE, 1, 0, SOMEWHERE, 16), seccomp.RET_ASK),
+        ("sendto", (3, SOMEWHERE, 1, 0, 16, 16), seccomp.RET_ASK),
+        ("sendto", (3, SOMEWHERE, 1, FASTOPEN, 0, 0), seccomp.EPERM),
+        ("sendto", (3, SOMEWHERE, 1, FASTOPEN | 1, SOMEWHERE, 16), seccomp.EPERM),
+        ("sendmsg", (3, SOMEWHERE, 0), seccomp.RET_ASK),
+        ("sendmsg", (3, SOMEWHERE, FASTOPEN), seccomp.EPERM),
+        ("sendmmsg", (3, SOMEWHERE, 1, 0), seccomp.RET_ASK),
+        ("sendmmsg", (3, SOMEWHERE, 1, FASTOPEN), seccomp.EPERM),
+    ],
+)
+def test_what_may_name_an_address_is_asked(machine: str, name: str, arguments: tuple[int, ...], verdict: int) -> None:
+    number = number_of(machine, name)
+    assert number is not None
+
+    assert judge(machine, number, (*arguments, 0, 0, 0, 0)[:6]) == verdict
+
+
+@pytest.mark.parametrize(
+    "option", [(1, 26), (1, 27), (1, 44), (1, 50), (1, 51), (1, 52), (6, 19), (6, 23), (6, 30), (6, 31), (6, 34)]
+)
+def test_options_that_would_change_what_a_socket_is_are_refused(option: tuple[int, int]) -> None:
+    number = number_of("x86_64", "setsockopt")
+    assert number is not None
+
+    assert judge("x86_64", number, (3, *option, 0, 0, 0)) == seccomp.EPERM
+    assert judge("x86_64", number, (3, option[0], 1, 0, 0, 0)) == ALLOW
+    assert judge("x86_64", number, (3, 0, option[1], 0, 0, 0)) == ALLOW
 
 
 HUGE = [("mmap", 3, 0x40000), ("memfd_create", 1, 4), ("shmget", 2, 0x800), ("fcntl", 1, 1026), ("fcntl", 1, 1024)]

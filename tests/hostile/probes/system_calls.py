@@ -7,7 +7,7 @@ filter's word. `_PRIVILEGED` ask for a capability first; behind them is a second
 import platform
 from typing import Final
 
-from tests.hostile.probe import Probe, blocked, ended, harmless
+from tests.hostile.probe import Probe, blocked, ended, harmless, killed
 from tests.hostile.probes.shapes import number, raw
 
 _F: Final = "system_calls"
@@ -18,9 +18,7 @@ _PLAIN: Final[dict[str, tuple[int, int]]] = {
     "adjtimex": (159, 171),
     "clock_settime": (227, 112),
     "clock_adjtime": (305, 266),
-    "bpf": (321, 280),
     "perf_event_open": (298, 241),
-    "userfaultfd": (323, 282),
     "keyctl": (250, 219),
     "add_key": (248, 217),
     "request_key": (249, 218),
@@ -65,14 +63,8 @@ _PRIVILEGED: Final[dict[str, tuple[int, int]]] = {
     "swapoff": (168, 225),
     "sethostname": (170, 161),
     "setdomainname": (171, 162),
-    "init_module": (175, 105),
-    "finit_module": (313, 273),
-    "delete_module": (176, 106),
     "acct": (163, 89),
     "quotactl": (179, 60),
-    "kexec_load": (246, 104),
-    "kexec_file_load": (320, 294),
-    "open_by_handle_at": (304, 265),
     "reboot": (169, 142),
     "open_tree_clone": (428, 428),
     "move_mount": (429, 429),
@@ -83,10 +75,19 @@ _PRIVILEGED: Final[dict[str, tuple[int, int]]] = {
     "mount_setattr": (442, 442),
     "lookup_dcookie": (212, 18),
 }
+_EXPLOITS: Final[dict[str, tuple[int, int]]] = {
+    "bpf": (321, 280),
+    "userfaultfd": (323, 282),
+    "init_module": (175, 105),
+    "finit_module": (313, 273),
+    "delete_module": (176, 106),
+    "kexec_load": (246, 104),
+    "kexec_file_load": (320, 294),
+    "open_by_handle_at": (304, 265),
+}
+_EXPLOITS_X86: Final = {"iopl": 172, "ioperm": 173}
 _X86: Final[dict[str, tuple[int, str]]] = {
     "modify_ldt": (154, "0, 0, 0"),
-    "iopl": (172, "4"),
-    "ioperm": (173, "1 << 40, 1, 1"),
     "ustat": (136, "-1, -1"),
     "sysfs": (139, "99, 0, 0"),
     "uselib": (134, "-1"),
@@ -157,14 +158,23 @@ def _machine_code(name: str, code: str) -> Probe:
 
 
 _ALL_MINUS_ONE: Final = "-1, -1, -1, -1, -1, -1"
+
+
+def _exploit(name: str, value: int) -> Probe:
+    code = f"enclave.result('leaked: ' + named(call({value}, {_ALL_MINUS_ONE})))"
+    return Probe(name=name, family=_F, code=code, expect=killed("syscall_forbidden"), control="exploits")
+
+
 _ON_X86: Final = (
     *[raw(_F, name, f"{value}, {args}", "EPERM", "seccomp") for name, (value, args) in _X86.items()],
+    *[_exploit(name, value) for name, value in _EXPLOITS_X86.items()],
     *[_machine_code(name, code) for name, code in _MACHINE_CODE.items()],
 )
 
 PROBES: Final = (
     *[raw(_F, name, f"{number(*pair)}, {_ALL_MINUS_ONE}", "EPERM", "seccomp") for name, pair in _PLAIN.items()],
     *[raw(_F, name, f"{number(*pair)}, {_ALL_MINUS_ONE}", "EPERM", _ROOT) for name, pair in _PRIVILEGED.items()],
+    *[_exploit(name, number(*pair)) for name, pair in _EXPLOITS.items()],
     *[raw(_F, name, f"{value}, {_ALL_MINUS_ONE}", "ENOSYS", "seccomp") for name, value in _ABSENT.items()],
     *[raw(_F, name, call, "EPERM", "seccomp") for name, call in _HUGE.items()],
     *[raw(_F, f"prctl_{k}", f"{_PRCTL_NUMBER}, {args}", "EPERM", "seccomp") for k, args in _PRCTL.items()],
