@@ -77,7 +77,7 @@ linux.drop_capabilities = lambda: None
 
 _REAL_ROOT: Final = """
 def put_up(walls, was=isolate.put_up):
-    was(dataclasses.replace(walls, uid=None))
+    return was(dataclasses.replace(walls, uid=None))
 isolate.put_up = put_up
 isolate._drop_identity = lambda uid: None
 """
@@ -147,7 +147,8 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
     "masks": Mutation("isolate.MASKED = ()\n"),
     "read_only_proc": Mutation("isolate.READ_ONLY = ()\n"),
     "mount_ns": _without("NEWNS"),
-    "net_ns": _without("NEWNET"),
+    # Of one network only one sandbox could have the name server's place.
+    "net_ns": Mutation(_without("NEWNET").text + "isolate._bind = lambda address, kind: os.open('/dev/null', 0)\n"),
     "ipc_ns": _without("NEWIPC"),
     "cgroup_ns": _without("NEWCGROUP"),
     "uts_ns": Mutation(_without("NEWUTS").text + "isolate.socket.sethostname = lambda name: None\n"),
@@ -169,7 +170,7 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
         "was(tree, attributes if attributes & linux.MOUNT_ATTR_NODEV else attributes & ~linux.MOUNT_ATTR_RDONLY)\n"
     ),
     "descriptors": Mutation(
-        "linux.close_all_but = lambda kept: None\nleft = [os.open('/', os.O_RDONLY) for _ in range(20)]\n"
+        "linux.close_all_but = lambda kept: None\nlinux.close_range = lambda first, last: None\nleft = [os.open('/', os.O_RDONLY) for _ in range(20)]\n"
     ),
     "cgroup_join": Mutation("isolate.join = lambda entrances: [os.close(entrance) for entrance in entrances]\n"),
     "rlimits": Mutation("isolate.RLIMITS = ()\n"),

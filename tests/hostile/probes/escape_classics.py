@@ -3,7 +3,7 @@
 from typing import Final
 
 from tests.hostile.probe import Probe, blocked, contained, harmless
-from tests.hostile.probes.shapes import node, number, raw, told
+from tests.hostile.probes.shapes import exploit, node, number, raw, told
 
 _F: Final = "escape_classics"
 _PATCHED: Final = "fixed: a bug of old kernels; the mend is the kernel's"
@@ -46,11 +46,10 @@ PROBES: Final = (
     raw(_F, "cve_2024_1086_nf_tables", f"{number(41, 198)}, 16, 3, 12", "EPERM", "seccomp"),
     raw(_F, "cve_2023_0386_overlay_in_user_namespace", f"{number(272, 97)}, 0x10020000", "EPERM", "seccomp"),
     raw(_F, "cve_2022_0185_fsopen", f"{number(430, 430)}, b'ext4', 0", "EPERM", "seccomp+real_root+capabilities"),
-    raw(_F, "shocker", f"{number(304, 265)}, -1, ctypes.create_string_buffer(64), 0", "EPERM",
-        "seccomp+real_root+capabilities"),
+    exploit(_F, "shocker", f"{number(304, 265)}, -1, ctypes.create_string_buffer(64), 0"),
     raw(_F, "cve_2017_5226_tiocsti", f"{number(16, 29)}, 1, 0x5412, b'x'", "EPERM", "seccomp"),
     raw(_F, "cve_2016_0728_keyring", f"{number(250, 219)}, 1, 0, 0, 0, 0", "EPERM", "seccomp"),
-    raw(_F, "userfaultfd_race", f"{number(323, 282)}, 1", "EPERM", "seccomp"),
+    exploit(_F, "userfaultfd_race", f"{number(323, 282)}, 1"),
     raw(_F, "pidfd_getfd_of_init", f"{number(438, 438)}, os.pidfd_open(1), 6, 0", "EPERM", "seccomp+init_dumpable"),
     Probe(
         name="cve_2016_5195_dirty_cow",

@@ -3,7 +3,7 @@
 import platform
 from typing import Final
 
-from tests.hostile.probe import Expect, Probe, blocked
+from tests.hostile.probe import Expect, Probe, blocked, killed
 
 _COLUMN: Final = 0 if platform.machine() == "x86_64" else 1
 
@@ -22,6 +22,12 @@ def raw(family: str, name: str, call: str, refused: str, control: str) -> Probe:
     """One raw system call, `call` being its number and arguments, that has to be refused with one error."""
     code = f"enclave.result(named(call({call})))"
     return Probe(name=name, family=family, code=code, expect=blocked(refused), control=control)
+
+
+def exploit(family: str, name: str, call: str) -> Probe:
+    """One raw system call that only an exploit makes: the session is ended for it."""
+    code = f"enclave.result('leaked: ' + named(call({call})))"
+    return Probe(name=name, family=family, code=code, expect=killed("syscall_forbidden"), control="exploits")
 
 
 def node(family: str, name: str, code: str, expect: Expect, control: str, **limits: float) -> Probe:

@@ -7,8 +7,8 @@ filter's word. `_PRIVILEGED` ask for a capability first; behind them is a second
 import platform
 from typing import Final
 
-from tests.hostile.probe import Probe, blocked, ended, harmless, killed
-from tests.hostile.probes.shapes import number, raw
+from tests.hostile.probe import Probe, blocked, ended, harmless
+from tests.hostile.probes.shapes import exploit, number, raw
 
 _F: Final = "system_calls"
 _PLAIN: Final[dict[str, tuple[int, int]]] = {
@@ -158,23 +158,16 @@ def _machine_code(name: str, code: str) -> Probe:
 
 
 _ALL_MINUS_ONE: Final = "-1, -1, -1, -1, -1, -1"
-
-
-def _exploit(name: str, value: int) -> Probe:
-    code = f"enclave.result('leaked: ' + named(call({value}, {_ALL_MINUS_ONE})))"
-    return Probe(name=name, family=_F, code=code, expect=killed("syscall_forbidden"), control="exploits")
-
-
 _ON_X86: Final = (
     *[raw(_F, name, f"{value}, {args}", "EPERM", "seccomp") for name, (value, args) in _X86.items()],
-    *[_exploit(name, value) for name, value in _EXPLOITS_X86.items()],
+    *[exploit(_F, name, f"{value}, {_ALL_MINUS_ONE}") for name, value in _EXPLOITS_X86.items()],
     *[_machine_code(name, code) for name, code in _MACHINE_CODE.items()],
 )
 
 PROBES: Final = (
     *[raw(_F, name, f"{number(*pair)}, {_ALL_MINUS_ONE}", "EPERM", "seccomp") for name, pair in _PLAIN.items()],
     *[raw(_F, name, f"{number(*pair)}, {_ALL_MINUS_ONE}", "EPERM", _ROOT) for name, pair in _PRIVILEGED.items()],
-    *[_exploit(name, number(*pair)) for name, pair in _EXPLOITS.items()],
+    *[exploit(_F, name, f"{number(*pair)}, {_ALL_MINUS_ONE}") for name, pair in _EXPLOITS.items()],
     *[raw(_F, name, f"{value}, {_ALL_MINUS_ONE}", "ENOSYS", "seccomp") for name, value in _ABSENT.items()],
     *[raw(_F, name, call, "EPERM", "seccomp") for name, call in _HUGE.items()],
     *[raw(_F, f"prctl_{k}", f"{_PRCTL_NUMBER}, {args}", "EPERM", "seccomp") for k, args in _PRCTL.items()],
