@@ -1,10 +1,31 @@
-"""A service binding as a session holds it: where calls go, what is injected, and which calls may be made."""
+"""A service binding: which ones there may be, and as a session holds it where calls go and what is injected."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self
+from datetime import datetime
+from functools import partial
+from typing import Any, Final, Self
 
-Injection = Literal["bearer", "basic", "header", "query"]
+from enclave.contracts.audit import BindingPut
+from enclave.contracts.bindings import BINDING_NAME, PLACEHOLDER, Binding, Injection, InjectionKind, PutBinding
+from enclave.contracts.errors import FieldProblem, InvalidRequest
+from enclave.contracts.identity import Principal
+from enclave.core.address import Network
+from enclave.core.upstream import Malformed, path_prefix, upstream
+
+MAX_BINDINGS: Final = 256
+"""The most bindings of one org."""
+
+_NAME: Final = re.compile(BINDING_NAME)
+_PARAMETER: Final = re.compile(r"[A-Za-z0-9\-._~]+")
+# token of RFC 9110, section 5.6.2.
+_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
+_NOT_OURS: Final = frozenset(
+    {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"}
+    | {"transfer-encoding", "upgrade", "host", "content-length", "expect"}
+)
+"""Headers of one hop (RFC 9110, section 7.6.1), and those that say where a message goes and where it ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +41,7 @@ class Grant:
 
     name: str
     url: str
-    inject: Injection
+    inject: InjectionKind
     secret: str = field(repr=False)
     parameter: str = ""
     template: str = "{secret}"
@@ -35,3 +56,127 @@ class Grant:
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:
         """The grant that `to_fields` told of."""
         return cls(**{**fields, "methods": tuple(fields["methods"]), "paths": tuple(fields["paths"])})
+
+
+def variable(name: str) -> str:
+    """The environment variable in which a session finds the URL of a binding."""
+    return f"ENCLAVE_SVC_{name.upper().replace('-', '_')}"
+
+
+def check_name(name: str) -> None:
+    """Raise InvalidRequest unless a binding can have this name."""
+    if not _NAME.fullmatch(name):
+        message = "must begin with a lower-case letter and have at most 32 of a-z, 0-9, - and _"
+        raise InvalidRequest("the name is malformed", errors=(FieldProblem(field="name", message=message),))
+
+
+def normal(request: PutBinding, private: Sequence[Network]) -> PutBinding:
+    """The request with its addresses in their one form.
+
+    Raises InvalidRequest, naming every field that is wrong and repeating none: any of them may hold the secret.
+    """
+    problems: list[FieldProblem] = [*_injection_problems(request.inject), *_secret_problems(request)]
+    url = _formed("url", lambda: upstream(request.url, private), problems)
+    paths = [_formed(f"paths.{at}", partial(path_prefix, path), problems) for at, path in enumerate(request.paths)]
+    if problems:
+        named = ", ".join(problem.field for problem in problems)
+        raise InvalidRequest(f"the binding is malformed: {named}", errors=tuple(problems))
+    return request.model_copy(
+        update={"url": url, "paths": tuple(dict.fromkeys(paths)), "methods": tuple(dict.fromkeys(request.methods))}
+    )
+
+
+def binding_of(name: str, request: PutBinding, *, at: datetime, by: str) -> Binding:
+    """What everyone may see of a binding that this request makes."""
+    return Binding(
+        name=name,
+        url=request.url,
+        inject=request.inject,
+        methods=request.methods,
+        paths=request.paths,
+        created_at=at,
+        created_by=by,
+        updated_at=at,
+    )
+
+
+def grant_of(binding: Binding, secret: str) -> Grant:
+    """A binding as a session holds it."""
+    return Grant(
+        name=binding.name,
+        url=binding.url,
+        inject=binding.inject.kind,
+        secret=secret,
+        parameter=binding.inject.name or "",
+        template=binding.inject.template or PLACEHOLDER,
+        methods=binding.methods,
+        paths=binding.paths,
+    )
+
+
+def put_event(principal: Principal, binding: Binding) -> BindingPut:
+    """What the audit trail says of a binding that was made or replaced: nothing of the secret, not even its size."""
+    return BindingPut(
+        ts=binding.updated_at,
+        org_id=principal.org_id,
+        actor=principal.user_id,
+        name=binding.name,
+        url=binding.url,
+        inject=binding.inject.kind,
+        methods=binding.methods,
+        paths=binding.paths,
+    )
+
+
+def _formed(field_name: str, form: Callable[[], str], problems: list[FieldProblem]) -> str:
+    try:
+        return form()
+    except Malformed as error:
+        problems.append(FieldProblem(field=field_name, message=str(error)))
+        return ""
+
+
+def _injection_problems(inject: Injection) -> Iterator[FieldProblem]:
+    named = inject.kind in ("header", "query")
+    if named != (inject.name is not None):
+        message = "is required" if named else f"is not for the kind {inject.kind}"
+        yield FieldProblem(field="inject.name", message=message)
+    elif inject.name is not None and (message := _name_problem(inject.kind, inject.name)):
+        yield FieldProblem(field="inject.name", message=message)
+    if inject.template is not None and (message := _template_problem(inject)):
+        yield FieldProblem(field="inject.template", message=message)
+
+
+def _name_problem(kind: InjectionKind, name: str) -> str:
+    if kind == "query":
+        return "" if _PARAMETER.fullmatch(name) else "may have letters, digits and - . _ ~ only"
+    if not _TOKEN.fullmatch(name):
+        return "is not the name of a header"
+    return "belongs to the connection or to the message, not to the caller" if name.lower() in _NOT_OURS else ""
+
+
+def _template_problem(inject: Injection) -> str:
+    template = inject.template or ""
+    if inject.kind != "header":
+        return f"is not for the kind {inject.kind}"
+    if template.count(PLACEHOLDER) != 1:
+        return f"must have {PLACEHOLDER} exactly once"
+    return "" if _is_field_value(template) else "must be visible ASCII, without a space at either end"
+
+
+def _secret_problems(request: PutBinding) -> Iterator[FieldProblem]:
+    kind, secret = request.inject.kind, request.secret.get_secret_value()
+    # A query parameter and a basic credential are encoded on the way; what a header holds is not.
+    fits = _is_field_value(secret) if kind in ("bearer", "header") else secret.isprintable()
+    if not fits:
+        message = "has a character that cannot be injected, such as a line break"
+        yield FieldProblem(field="secret", message=message)
+    elif kind == "bearer" and " " in secret:
+        yield FieldProblem(field="secret", message="must not have a space; a bearer token has none")
+    elif kind == "basic" and ":" not in secret:
+        yield FieldProblem(field="secret", message="must be user:password")
+
+
+def _is_field_value(text: str) -> bool:
+    # RFC 9110, section 5.5: visible ASCII and single-line; a recipient strips white space at the ends.
+    return text.isascii() and text.isprintable() and text == text.strip()

@@ -1,5 +1,6 @@
 """What a request may have: defaults, bounds, and the guarantees it needs."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
@@ -73,7 +74,7 @@ def check_egress(egress: EgressPolicy) -> None:
 def _is_rule(rule: str) -> bool:
     target, port = _split_port(rule)
     return (port is None or (port.isascii() and port.isdigit() and 0 < int(port) < 65536)) and (
-        _is_cidr(target) or _is_host(target.removeprefix("*."))
+        _is_cidr(target) or is_host(target.removeprefix("*."))
     )
 
 
@@ -97,11 +98,16 @@ def _is_cidr(target: str) -> bool:
     return True
 
 
-def _is_host(name: str) -> bool:
+# inet_aton takes 0x7f000001 and 127.1 for addresses, and so do most resolvers.
+_NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
+
+
+def is_host(name: str) -> bool:
+    """Whether this is a host's name (RFC 1123) that nobody can take for an IPv4 address."""
     labels = name.split(".")
     return (
         len(name) <= 253
-        and not labels[-1].isdigit()
+        and not _NUMBER.fullmatch(labels[-1])
         and all(0 < len(label) <= 63 and _is_label(label) for label in labels)
     )
 
@@ -140,10 +146,11 @@ def check_template(name: str, language: Language, offered: Mapping[str, Language
     raise InvalidRequest("no such template", errors=(FieldProblem(field="template", message=message),))
 
 
-def required(language: Language, egress: EgressPolicy) -> frozenset[Guarantee]:
-    """What a backend must enforce to take a session."""
+def required(language: Language, egress: EgressPolicy, *, binds: bool = False) -> frozenset[Guarantee]:
+    """What a backend must enforce to take a session; `binds` is whether it was granted a service binding."""
     allowlist = {Guarantee.EGRESS_ALLOWLIST} if egress.mode is EgressMode.ALLOWLIST else set[Guarantee]()
-    return _ALWAYS | {_LANGUAGES[language]} | allowlist
+    bindings = {Guarantee.SERVICE_BINDINGS} if binds else set[Guarantee]()
+    return _ALWAYS | {_LANGUAGES[language]} | allowlist | bindings
 
 
 def require(needed: frozenset[Guarantee], given: frozenset[Guarantee]) -> None:

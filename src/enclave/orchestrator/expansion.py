@@ -2,6 +2,8 @@
 
 from enclave.contracts.audit import (
     AuditEvent,
+    BindingDeleted,
+    BindingPut,
     ResultCollected,
     SandboxStarted,
     SessionCreated,
@@ -28,7 +30,7 @@ def _phase(event: AuditEvent) -> Phase | None:
             return Phase.PENDING
         case SandboxStarted():
             return Phase.RUNNING
-        case WorkloadExited():
+        case WorkloadExited() | BindingPut() | BindingDeleted():
             return None
         case ResultCollected(phase=phase):
             return phase
