@@ -38,6 +38,7 @@ async def status(site: Site, operation: Operation, role: Role | None, org_id: st
     made = await site.ask("POST", "/sessions", {"code": "x"}, token=f"owner.{org_id}", prefer="wait=5")
     await site.ask("PUT", f"/bindings/of-{org_id.replace('_', '-')}", BINDING, token=f"owner.{org_id}")
     path = operation.path.format(id=made.json["id"], name=f"of-{org_id.replace('_', '-')}")
-    body = {None: None, CreateSessionRequest: {"code": "x"}, PutBinding: BINDING}[operation.body]
+    bodies: dict[object, object] = {CreateSessionRequest: {"code": "x"}, PutBinding: BINDING}
+    body = bodies.get(operation.body)
     answer = await site.ask(operation.method, path, body, token=f"{role}.org_a" if role else None)
     return answer.status
