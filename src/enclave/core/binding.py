@@ -17,6 +17,8 @@ from enclave.core.upstream import Malformed, path_prefix, upstream
 MAX_BINDINGS: Final = 256
 """The most bindings of one org."""
 
+_LEAST_RECOGNISED: Final = 8
+_NO_FIELD_VALUE: Final = "must be visible ASCII, without a space at either end"
 _NAME: Final = re.compile(BINDING_NAME)
 _PARAMETER: Final = re.compile(r"[A-Za-z0-9\-._~]+")
 # token of RFC 9110, section 5.6.2.
@@ -75,7 +77,7 @@ def normal(request: PutBinding, private: Sequence[Network]) -> PutBinding:
 
     Raises InvalidRequest, naming every field that is wrong and repeating none: any of them may hold the secret.
     """
-    problems: list[FieldProblem] = [*_injection_problems(request.inject), *_secret_problems(request)]
+    problems = [*_injection_problems(request.inject), *_secret_problems(request), *_repetitions(request)]
     url = _formed("url", lambda: upstream(request.url, private), problems)
     paths = [_formed(f"paths.{at}", partial(path_prefix, path), problems) for at, path in enumerate(request.paths)]
     if problems:
@@ -161,20 +163,33 @@ def _template_problem(inject: Injection) -> str:
         return f"is not for the kind {inject.kind}"
     if template.count(PLACEHOLDER) != 1:
         return f"must have {PLACEHOLDER} exactly once"
-    return "" if _is_field_value(template) else "must be visible ASCII, without a space at either end"
+    return "" if _is_field_value(template) else _NO_FIELD_VALUE
 
 
 def _secret_problems(request: PutBinding) -> Iterator[FieldProblem]:
-    kind, secret = request.inject.kind, request.secret.get_secret_value()
-    # A query parameter and a basic credential are encoded on the way; what a header holds is not.
-    fits = _is_field_value(secret) if kind in ("bearer", "header") else secret.isprintable()
-    if not fits:
-        message = "has a character that cannot be injected, such as a line break"
+    if message := _secret_problem(request.inject.kind, request.secret.get_secret_value()):
         yield FieldProblem(field="secret", message=message)
-    elif kind == "bearer" and " " in secret:
-        yield FieldProblem(field="secret", message="must not have a space; a bearer token has none")
-    elif kind == "basic" and ":" not in secret:
-        yield FieldProblem(field="secret", message="must be user:password")
+
+
+def _secret_problem(kind: InjectionKind, secret: str) -> str:
+    # A query parameter and a basic credential are encoded on the way; what a header holds is not.
+    if kind in ("bearer", "header") and not _is_field_value(secret):
+        return _NO_FIELD_VALUE
+    if not secret.isprintable():
+        return "has a character that is not visible, such as a line break"
+    if kind == "bearer" and " " in secret:
+        return "must not have a space; a bearer token has none"
+    return "must be user:password" if kind == "basic" and ":" not in secret else ""
+
+
+def _repetitions(request: PutBinding) -> Iterator[FieldProblem]:
+    secret = request.secret.get_secret_value().lower()
+    shown = {"url": request.url, "inject.name": request.inject.name, "inject.template": request.inject.template}
+    shown |= {f"paths.{at}": path for at, path in enumerate(request.paths)}
+    for field_name, text in shown.items():
+        # Of a shorter one it would be chance.
+        if len(secret) >= _LEAST_RECOGNISED and secret in (text or "").lower():
+            yield FieldProblem(field=field_name, message="repeats the secret, which everyone could then read here")
 
 
 def _is_field_value(text: str) -> bool:
