@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from enclave.contracts.bindings import PutBinding
 from enclave.contracts.errors import InvalidRequest
@@ -133,3 +134,12 @@ def test_a_grant_is_the_binding_and_its_secret() -> None:
     )  # fmt: skip
     assert Grant.from_fields(json.loads(json.dumps(grant.to_fields()))) == grant
     assert SECRET not in repr(grant) + repr(request) + str(request) + request.model_dump_json()
+
+
+@pytest.mark.parametrize("wrong", [{"secret": [SECRET]}, {"extra": SECRET}, {"inject": SECRET}, {"methods": [SECRET]}])
+def test_a_body_that_does_not_fit_is_not_repeated(wrong: dict[str, object]) -> None:
+    body = {"url": "https://a.example", "inject": {"kind": "bearer"}, "secret": SECRET} | wrong
+    with pytest.raises(ValidationError) as refused:
+        PutBinding.model_validate_json(json.dumps(body))
+
+    assert SECRET not in f"{refused.value!s} {refused.value!r}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Final
 
 from enclave.contracts.audit import BindingDeleted
 from enclave.contracts.bindings import Binding, PutBinding
@@ -58,18 +59,17 @@ class ServiceBindings:
             return ()
         found = await self._bindings.grants(principal.org_id, names)
         problems = [_problem(at, "is named twice") for at, name in enumerate(names) if name in names[:at]]
-        if missing := [(at, name) for at, name in enumerate(names) if name not in found]:
-            offered = await self._offered(principal)
-            problems += [
-                _problem(at, f"no such binding: {name}; bindings of this org: {offered}") for at, name in missing
-            ]
+        problems += [_problem(at, f"no such binding: {name}") for at, name in enumerate(names) if name not in found]
         if problems:
-            raise InvalidRequest("a service binding cannot be granted", errors=tuple(problems))
+            raise InvalidRequest(f"{_REFUSED}; {await self._offered(principal)}", errors=tuple(problems))
         return tuple(found[name] for name in names)
 
     async def _offered(self, principal: Principal) -> str:
         bindings = await self._bindings.find(principal.org_id, limit=MAX_BINDINGS)
-        return ", ".join(binding.name for binding in bindings) or "there is none"
+        return f"bindings of this org: {', '.join(binding.name for binding in bindings) or 'there is none'}"
+
+
+_REFUSED: Final = "a service binding cannot be granted"
 
 
 def _known(name: str) -> str:
