@@ -12,7 +12,7 @@ from enclave.contracts.operations import DELETE_BINDING, GET_BINDING, LIST_BINDI
 from enclave.contracts.wire import Page
 from enclave.core.access import authorize
 from enclave.core.address import Network
-from enclave.core.binding import MAX_BINDINGS, Grant, binding_of, check_name, normal, put_event
+from enclave.core.binding import Grant, binding_of, check_name, normal, put_event
 from enclave.orchestrator.cursor import binding_cursor, binding_of_cursor, check_limit, cut
 from enclave.store.base import Bindings, Entry
 
@@ -59,17 +59,21 @@ class ServiceBindings:
             return ()
         found = await self._bindings.grants(principal.org_id, names)
         problems = [_problem(at, "is named twice") for at, name in enumerate(names) if name in names[:at]]
-        problems += [_problem(at, f"no such binding: {name}") for at, name in enumerate(names) if name not in found]
+        if missing := [(at, name) for at, name in enumerate(names) if name not in found]:
+            offered = await self._offered(principal)
+            problems += [_problem(at, f"no such binding: {name}; {offered}") for at, name in missing]
         if problems:
-            raise InvalidRequest(f"{_REFUSED}; {await self._offered(principal)}", errors=tuple(problems))
+            raise InvalidRequest("a service binding cannot be granted", errors=tuple(problems))
         return tuple(found[name] for name in names)
 
     async def _offered(self, principal: Principal) -> str:
-        bindings = await self._bindings.find(principal.org_id, limit=MAX_BINDINGS)
-        return f"bindings of this org: {', '.join(binding.name for binding in bindings) or 'there is none'}"
+        found = await self._bindings.find(principal.org_id, limit=_OFFERED + 1)
+        names = [binding.name for binding in found[:_OFFERED]] + ["…"] * (len(found) > _OFFERED)
+        return f"bindings of this org: {', '.join(names) or 'there is none'}"
 
 
-_REFUSED: Final = "a service binding cannot be granted"
+_OFFERED: Final = 20
+"""The most names that a refusal tells."""
 
 
 def _known(name: str) -> str:
