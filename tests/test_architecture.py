@@ -164,6 +164,7 @@ def test_a_client_loads_nothing_of_the_server() -> None:
         "starlette",
         "uvicorn",
         "jwt",
+        "cryptography",
         "sqlite3",
         "enclave.core",
         "enclave.store",

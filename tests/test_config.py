@@ -1,11 +1,15 @@
 """Settings: what the environment can say, and what it may not."""
 
+import base64
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
 from enclave.config import VARIABLES, Settings
 from enclave.contracts.errors import InvalidRequest
+
+KEY = base64.b64encode(bytes(range(32))).decode()
 
 
 def test_without_an_environment_there_are_defaults() -> None:
@@ -21,10 +25,20 @@ def test_the_environment_sets_everything_and_overrides_win() -> None:
         "ENCLAVE_MAX_CONCURRENCY": "7",
         "ENCLAVE_POOL": "0",
         "ENCLAVE_BACKEND": "other",
+        "ENCLAVE_SECRET_KEY": KEY,
+        "ENCLAVE_EGRESS_PRIVATE": "10.0.0.0/8, ::1/128",
     }
     assert set(environ) == set(VARIABLES.values())
     assert Settings.from_env(environ, port=0, home=None) == Settings(
-        home=Path("/a"), host="::1", port=0, jwt_secret="s" * 32, max_concurrency=7, pool=0, backend="other"
+        home=Path("/a"),
+        host="::1",
+        port=0,
+        jwt_secret="s" * 32,
+        max_concurrency=7,
+        pool=0,
+        backend="other",
+        secret_key=bytes(range(32)),
+        egress_private=(ip_network("10.0.0.0/8"), ip_network("::1/128")),
     )
 
 
@@ -37,12 +51,17 @@ def test_the_environment_sets_everything_and_overrides_win() -> None:
         ("ENCLAVE_MAX_CONCURRENCY", "0"),
         ("ENCLAVE_POOL", "1.5"),
         ("ENCLAVE_JWT_SECRET", "short"),
+        ("ENCLAVE_SECRET_KEY", "c2hvcnQ="),
+        ("ENCLAVE_SECRET_KEY", f"{KEY}!"),
+        ("ENCLAVE_EGRESS_PRIVATE", "10.0.0.1/8"),
+        ("ENCLAVE_EGRESS_PRIVATE", "internal"),
     ],
 )
 def test_a_bad_value_is_one_clear_line(name: str, value: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         Settings.from_env({name: value})
     assert name in refused.value.detail
+    assert len(value) < 8 or value not in refused.value.detail
     assert "\n" not in refused.value.detail
 
 
@@ -52,4 +71,8 @@ def test_templates_are_in_the_home_unless_another_place_is_named() -> None:
 
 
 def test_a_secret_is_not_shown() -> None:
-    assert "s" * 32 not in repr(Settings.from_env({"ENCLAVE_JWT_SECRET": "s" * 32}))
+    shown = repr(Settings.from_env({"ENCLAVE_JWT_SECRET": "s" * 32, "ENCLAVE_SECRET_KEY": KEY}))
+
+    assert "s" * 32 not in shown
+    assert KEY not in shown
+    assert r"\x00\x01" not in shown

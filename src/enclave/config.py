@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final, Self
 
 from enclave.contracts.errors import InvalidRequest
+from enclave.core import key
+from enclave.core.address import Network
 
 DEFAULT_PORT: Final = 8088
 LEAST_SECRET_BYTES: Final = 32
@@ -17,7 +20,8 @@ class Settings:
 
     `home` holds the database and the keys, and the templates unless `templates` names another directory. `pool` is the
     most sandboxes of each language that wait ready, None for the backend's own choice. Without a `jwt_secret` the one
-    that was made with the home is used.
+    that was made with the home is used, and likewise without a `secret_key`, the 32 bytes that secrets are sealed with.
+    `egress_private` are the private and loopback networks that upstreams of service bindings may be in.
     """
 
     home: Path
@@ -28,6 +32,8 @@ class Settings:
     pool: int | None = None
     backend: str = "local"
     templates: Path | None = None
+    secret_key: bytes | None = field(default=None, repr=False)
+    egress_private: tuple[Network, ...] = ()
 
     @property
     def template_directory(self) -> Path:
@@ -55,6 +61,8 @@ VARIABLES: Final[Mapping[str, str]] = {
     "max_concurrency": "ENCLAVE_MAX_CONCURRENCY",
     "pool": "ENCLAVE_POOL",
     "backend": "ENCLAVE_BACKEND",
+    "secret_key": "ENCLAVE_SECRET_KEY",
+    "egress_private": "ENCLAVE_EGRESS_PRIVATE",
 }
 """The environment variable of each setting."""
 
@@ -68,6 +76,22 @@ def _whole(variable: str) -> Callable[[str], int]:
     return read
 
 
+def _key(text: str) -> bytes:
+    found = key.read(text)
+    if found is None:
+        raise InvalidRequest("ENCLAVE_SECRET_KEY must be 32 bytes in base64; try `openssl rand -base64 32`")
+    return found
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ip_network(one.strip()) for one in text.split(",") if one.strip())
+    except ValueError:
+        raise InvalidRequest(
+            "ENCLAVE_EGRESS_PRIVATE must be CIDRs with commas between, as 10.0.0.0/8,::1/128"
+        ) from None
+
+
 _READ: Final[Mapping[str, Callable[[str], object]]] = {
     "home": lambda text: Path(text).expanduser(),
     "host": str,
@@ -76,6 +100,8 @@ _READ: Final[Mapping[str, Callable[[str], object]]] = {
     "max_concurrency": _whole("ENCLAVE_MAX_CONCURRENCY"),
     "pool": _whole("ENCLAVE_POOL"),
     "backend": str,
+    "secret_key": _key,
+    "egress_private": _networks,
 }
 
 

@@ -17,8 +17,8 @@ from enclave.contracts.sessions import Health
 from enclave.core.policy import Ceiling
 from enclave.identity.authority import EmbeddedIdentity
 from enclave.identity.bootstrap import bootstrap
-from enclave.identity.home import private_home
-from enclave.orchestrator.orchestrator import Orchestrator
+from enclave.identity.home import private_home, secret_key_of
+from enclave.orchestrator.orchestrator import Orchestrator, Ports, ServiceBindings
 from enclave.server.app import Application
 from enclave.server.routes import Platform
 from enclave.store.sqlite import SqliteStore
@@ -55,7 +55,8 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         backend = _backend(settings)
         stack.push_async_callback(backend.close)
         await backend.start()
-        orchestrator = Orchestrator(store, backend, Ceiling(), _now, settings.max_concurrency)
+        bindings = ServiceBindings(store.bindings(_secret_key(settings)), _now, settings.egress_private)
+        orchestrator = Orchestrator(Ports(store, backend, _now), bindings, Ceiling(), settings.max_concurrency)
         stack.push_async_callback(orchestrator.close)
         await orchestrator.recover()
         app = Application(Platform(orchestrator, identity, lambda: _health(backend)))
@@ -98,6 +99,10 @@ def _backend(settings: Settings) -> Backend:
     make = found[settings.backend].load()
     backend: Backend = make(home=settings.home, pool=settings.pool, templates=settings.template_directory)
     return backend
+
+
+def _secret_key(settings: Settings) -> bytes:
+    return settings.secret_key or secret_key_of(settings.home)
 
 
 def _health(backend: Backend) -> Health:

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from enclave.backends.base import Exit, LaunchSpec
+from enclave.backends.base import Exit, LaunchSpec, Output
 from enclave.backends.local import LocalBackend
 from enclave.contracts.policy import EgressPolicy, Language, SessionLimits
 
@@ -42,7 +42,8 @@ async def run_in(
     workload = await sandbox.run(code)
     written = {"stdout": b"", "stderr": b""}
     async for output in workload.output():
-        written[output.stream] += output.data
+        if isinstance(output, Output):
+            written[output.stream] += output.data
     ended = await workload.wait()
     await sandbox.teardown()
     return Run(ended, written["stdout"], written["stderr"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from enclave.backends.base import SandboxLost
+from enclave.backends.base import Output, SandboxLost
 from enclave.backends.local import LocalBackend
 from enclave.contracts.sessions import KillReason
 from tests.backends.running import Run, RunProgram, run_in, spec
@@ -140,6 +140,7 @@ async def test_a_byte_printed_is_seen_before_the_program_ends(backend: LocalBack
     first = await anext(aiter(workload.output()))
     await sandbox.teardown()
 
+    assert isinstance(first, Output)
     assert first.data == b"x"
 
 

@@ -10,10 +10,11 @@ from enclave.contracts.operations import OPERATIONS, Operation
 from enclave.core.access import ROLES, authorize
 
 WRITES = {"create_session", "teardown_session"}
-READS = {"list_sessions", "get_session", "get_result", "get_audit", "stream_session"}
+SETS_UP = {"put_binding", "delete_binding"}
+READS = {"list_sessions", "get_session", "get_result", "get_audit", "stream_session", "list_bindings", "get_binding"}
 MAY = {
-    Role.OWNER: WRITES | READS | {"health"},
-    Role.ADMIN: WRITES | READS | {"health"},
+    Role.OWNER: SETS_UP | WRITES | READS | {"health"},
+    Role.ADMIN: SETS_UP | WRITES | READS | {"health"},
     Role.DEVELOPER: WRITES | READS | {"health"},
     Role.VIEWER: READS | {"health"},
 }
@@ -53,4 +54,5 @@ def test_only_health_is_public() -> None:
 def test_whatever_changes_something_needs_the_right_to_write() -> None:
     changing = {operation.name for operation in OPERATIONS if operation.method != "GET"}
 
-    assert changing == {one.name for one in OPERATIONS if one.scope is Scope.SESSIONS_WRITE} == WRITES
+    writing = (Scope.SESSIONS_WRITE, Scope.BINDINGS_WRITE)
+    assert changing == {one.name for one in OPERATIONS if one.scope in writing} == WRITES | SETS_UP

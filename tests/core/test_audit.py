@@ -90,6 +90,8 @@ def changed(name: str, value: object) -> object:
             return Phase.KILLED if value is not Phase.KILLED else Phase.FAILED
         case KillReason():
             return None
+        case tuple():
+            return (*value, "another")
         case Language():
             return Language.PYTHON
         case SessionLimits():

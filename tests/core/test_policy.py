@@ -121,12 +121,14 @@ LANGUAGES = {Guarantee.PYTHON, Guarantee.NODE}
 
 @pytest.mark.parametrize("language", list(Language))
 @pytest.mark.parametrize("mode", list(EgressMode))
-def test_every_control_is_required_of_every_session(language: Language, mode: EgressMode) -> None:
-    needed = required(language, EgressPolicy(mode=mode))
+@pytest.mark.parametrize("binds", [True, False])
+def test_every_control_is_required_of_every_session(language: Language, mode: EgressMode, binds: bool) -> None:
+    needed = required(language, EgressPolicy(mode=mode), binds=binds)
 
-    controls = set(Guarantee) - LANGUAGES - {Guarantee.EGRESS_ALLOWLIST}
-    assert needed - {Guarantee.EGRESS_ALLOWLIST} == controls | {Guarantee(language.value)}
+    asked_for = {Guarantee.EGRESS_ALLOWLIST, Guarantee.SERVICE_BINDINGS}
+    assert needed - asked_for == set(Guarantee) - LANGUAGES - asked_for | {Guarantee(language.value)}
     assert (Guarantee.EGRESS_ALLOWLIST in needed) == (mode is EgressMode.ALLOWLIST)
+    assert (Guarantee.SERVICE_BINDINGS in needed) == binds
 
 
 @given(st.frozensets(st.sampled_from(Guarantee)), st.frozensets(st.sampled_from(Guarantee)))

@@ -170,7 +170,8 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
         "was(tree, attributes if attributes & linux.MOUNT_ATTR_NODEV else attributes & ~linux.MOUNT_ATTR_RDONLY)\n"
     ),
     "descriptors": Mutation(
-        "linux.close_all_but = lambda kept: None\nlinux.close_range = lambda first, last: None\nleft = [os.open('/', os.O_RDONLY) for _ in range(20)]\n"
+        "linux.close_all_but = lambda kept: None\nlinux.close_range = lambda first, last: None\n"
+        "left = [os.open('/', os.O_RDONLY) for _ in range(20)]\n"
     ),
     "cgroup_join": Mutation("isolate.join = lambda entrances: [os.close(entrance) for entrance in entrances]\n"),
     "rlimits": Mutation("isolate.RLIMITS = ()\n"),

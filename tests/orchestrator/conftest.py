@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from enclave.backends.base import Backend
 from enclave.contracts.identity import Principal, Role
 from enclave.core.access import ROLES
 from enclave.core.policy import Ceiling
-from enclave.orchestrator.orchestrator import Orchestrator
+from enclave.orchestrator.orchestrator import Orchestrator, Ports, ServiceBindings
 from enclave.store.sqlite import SqliteStore
 from tests.scripted import PuppetBackend
 
@@ -32,14 +33,19 @@ class Stage:
 
     def another(self, max_concurrency: int = 100) -> Orchestrator:
         """A second orchestrator on the same store and backend, as after a restart."""
-        return Orchestrator(self.store, self.backend, Ceiling(), lambda: datetime.now(UTC), max_concurrency)
+        return orchestrator_of(self.store, self.backend, max_concurrency)
+
+
+def orchestrator_of(store: SqliteStore, backend: Backend, max_concurrency: int = 100) -> Orchestrator:
+    bindings = ServiceBindings(store.bindings(bytes(32)), lambda: datetime.now(UTC))
+    return Orchestrator(Ports(store, backend, lambda: datetime.now(UTC)), bindings, Ceiling(), max_concurrency)
 
 
 @pytest.fixture
 async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     store = SqliteStore.open(tmp_path / "enclave.db")
     backend = PuppetBackend()
-    orchestrator = Orchestrator(store, backend, Ceiling(), lambda: datetime.now(UTC), max_concurrency=100)
+    orchestrator = orchestrator_of(store, backend)
     yield Stage(store, backend, orchestrator)
     await orchestrator.close()
     await backend.close()

@@ -296,7 +296,6 @@ async def test_requests_beyond_what_is_promised_are_refused(stage: Stage) -> Non
         return refused.value
 
     assert "webhookUrl" in (await refusal(CreateSessionRequest(code="x", webhook_url="https://a.example"))).detail
-    assert "serviceBindings" in (await refusal(CreateSessionRequest(code="x", service_bindings=("db",)))).detail
     stage.backend.guarantees = frozenset(Guarantee) - {Guarantee.EGRESS_ALLOWLIST}
     allowlist = EgressPolicy.model_validate_json('{"mode": "allowlist", "allow": ["example.org"]}')
     assert "egress_allowlist" in (await refusal(CreateSessionRequest(code="x", egress=allowlist))).detail

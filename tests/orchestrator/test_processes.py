@@ -2,17 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from enclave.contracts.frames import StdoutFrame
 from enclave.contracts.sessions import CreateSessionRequest, Phase
-from enclave.core.policy import Ceiling
 from enclave.orchestrator.orchestrator import Orchestrator
 from enclave.store.sqlite import SqliteStore
-from tests.orchestrator.conftest import member
+from tests.orchestrator.conftest import member, orchestrator_of
 from tests.scripted import ProcessBackend
 
 pytestmark = pytest.mark.anyio
@@ -23,7 +21,7 @@ ME = member()
 @pytest.fixture
 async def orchestrator(tmp_path: Path) -> AsyncIterator[Orchestrator]:
     store, backend = SqliteStore.open(tmp_path / "enclave.db"), ProcessBackend()
-    orchestrator = Orchestrator(store, backend, Ceiling(), lambda: datetime.now(UTC), max_concurrency=100)
+    orchestrator = orchestrator_of(store, backend)
     yield orchestrator
     await orchestrator.close()
     assert not backend.sandboxes

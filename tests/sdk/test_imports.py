@@ -10,6 +10,7 @@ SERVER_SIDE = [
     "uvicorn",
     "sqlite3",
     "jwt",
+    "cryptography",
     "enclave.core",
     "enclave.sandbox",
     "enclave.server",

@@ -18,7 +18,7 @@ from enclave.contracts.identity import Principal, Role
 from enclave.contracts.sessions import Health
 from enclave.core.access import ROLES
 from enclave.core.policy import Ceiling
-from enclave.orchestrator.orchestrator import Orchestrator
+from enclave.orchestrator.orchestrator import Orchestrator, Ports, ServiceBindings
 from enclave.server.app import Application
 from enclave.server.routes import Platform
 from enclave.store.sqlite import SqliteStore
@@ -137,7 +137,9 @@ async def served(app: Application) -> AsyncIterator[uvicorn.Server]:
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     store = SqliteStore.open(tmp_path / "enclave.db")
     backend = PuppetBackend()
-    orchestrator = Orchestrator(store, backend, Ceiling(), lambda: datetime.now(UTC), max_concurrency=100)
+    bindings = ServiceBindings(store.bindings(bytes(32)), lambda: datetime.now(UTC))
+    ports = Ports(store, backend, lambda: datetime.now(UTC))
+    orchestrator = Orchestrator(ports, bindings, Ceiling(), max_concurrency=100)
     health = Health(ok=True, backend=backend.name, backend_healthy=True)
     platform = Platform(orchestrator, Tokens(), lambda: health)
     async with served(Application(platform)) as server:

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from enclave.contracts.bindings import PutBinding
 from enclave.contracts.identity import Role
 from enclave.contracts.operations import OPERATIONS, Operation
+from enclave.contracts.sessions import CreateSessionRequest
 from tests.orchestrator.test_orchestrator import prints_and_succeeds
 from tests.server.conftest import Site
 
@@ -14,16 +16,18 @@ pytestmark = pytest.mark.anyio
 
 SNAPSHOT = Path(__file__).parents[1] / "snapshots" / "access_matrix.txt"
 CALLERS = (*Role, None)
+BINDING = {"url": "https://api.example.org", "inject": {"kind": "bearer"}, "secret": "s3cret"}
 
 
 async def test_the_access_matrix_is_as_checked_in(site: Site) -> None:
     site.backend.play = prints_and_succeeds
-    rows = [f"{'operation':<18}{'session':<8}" + "".join(f"{role or 'nobody':<11}" for role in CALLERS)]
+    rows = [f"{'operation':<18}{'whose':<8}" + "".join(f"{role or 'nobody':<11}" for role in CALLERS)]
     for operation in OPERATIONS:
-        for org_id in ("org_a", "org_b") if "{id}" in operation.path else ("org_a",):
-            session = "-" if "{id}" not in operation.path else "own" if org_id == "org_a" else "other"
+        # What is put is always one's own: another org's name is free.
+        for org_id in ("org_a", "org_b") if "{" in operation.path and not operation.replaced else ("org_a",):
+            whose = "-" if "{" not in operation.path else "own" if org_id == "org_a" else "other"
             statuses = [await status(site, operation, role, org_id) for role in CALLERS]
-            rows.append(f"{operation.name:<18}{session:<8}" + "".join(f"{one:<11}" for one in statuses))
+            rows.append(f"{operation.name:<18}{whose:<8}" + "".join(f"{one:<11}" for one in statuses))
     matrix = "\n".join(row.rstrip() for row in rows) + "\n"
     if os.environ.get("UPDATE_SNAPSHOTS"):
         SNAPSHOT.write_text(matrix)
@@ -32,7 +36,9 @@ async def test_the_access_matrix_is_as_checked_in(site: Site) -> None:
 
 async def status(site: Site, operation: Operation, role: Role | None, org_id: str) -> int:
     made = await site.ask("POST", "/sessions", {"code": "x"}, token=f"owner.{org_id}", prefer="wait=5")
-    path = operation.path.replace("{id}", made.json["id"])
-    body = {"code": "x"} if operation.body else None
+    await site.ask("PUT", f"/bindings/of-{org_id.replace('_', '-')}", BINDING, token=f"owner.{org_id}")
+    path = operation.path.format(id=made.json["id"], name=f"of-{org_id.replace('_', '-')}")
+    bodies: dict[object, object] = {CreateSessionRequest: {"code": "x"}, PutBinding: BINDING}
+    body = bodies.get(operation.body)
     answer = await site.ask(operation.method, path, body, token=f"{role}.org_a" if role else None)
     return answer.status

@@ -10,14 +10,15 @@ from typing import Literal, Protocol
 
 from enclave.contracts.policy import EgressPolicy, Guarantee, Language, SessionLimits
 from enclave.contracts.sessions import KillReason, Usage
-from enclave.core.binding import Grant
+from enclave.core.grant import Grant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchSpec:
     """Everything already decided about a sandbox; a backend decides nothing more.
 
-    `env` never holds a secret; `bindings` do, for the egress broker alone.
+    `env` never holds a secret. `bindings` do: they are for the broker, and no part of them but a URL of the broker's is
+    for the sandbox. Without the guarantee `service_bindings` there are none.
     """
 
     session_id: str

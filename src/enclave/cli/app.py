@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from enclave import __version__
-from enclave.cli import template
+from enclave.cli import binding, template
 from enclave.cli.say import PLATFORM, complain, fail, printable, refuse
 from enclave.contracts.errors import EnclaveError
 from enclave.contracts.policy import Language
@@ -23,6 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(template.app, name="template")
+app.add_typer(binding.app, name="binding")
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The session's id.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
@@ -108,6 +109,9 @@ def run(  # noqa: PLR0913  every option of a command is a parameter
     allow: Annotated[
         list[str], typer.Option(metavar="RULE", help="A host, *.host or CIDR it may connect to; repeatable.")
     ] = [],  # noqa: B006  typer copies it
+    bind: Annotated[
+        list[str], typer.Option(metavar="NAME", help="A service binding it may use; repeatable; see `enclave binding`.")
+    ] = [],  # noqa: B006
     label: LabelPairs = [],  # noqa: B006
     json: Json = False,
 ) -> None:
@@ -134,6 +138,7 @@ def run(  # noqa: PLR0913  every option of a command is a parameter
                 name: value for name, value in (("memoryMiB", memory), ("wallClockSeconds", wall)) if value is not None
             },
             "allow": allow,
+            **({"bindings": bind} if bind else {}),
             "labels": labels_of(label),
         },
     )

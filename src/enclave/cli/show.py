@@ -10,6 +10,7 @@ from rich.text import Text
 
 from enclave.cli.say import as_json, printable
 from enclave.contracts.audit import AuditEvent
+from enclave.contracts.bindings import Binding
 from enclave.contracts.sessions import Session
 from enclave.contracts.wire import Wire
 
@@ -78,6 +79,12 @@ def templates(found: Iterable[Template]) -> None:
     _print(("TEMPLATE", "LANGUAGE", "PACKAGES", "PRELOADED"), [_template(template) for template in found])
 
 
+def bindings(found: Iterable[Binding]) -> None:
+    """A line for each binding."""
+    heads = ("BINDING", "URL", "INJECTED AS", "METHODS", "PATHS", "UPDATED")
+    _print(heads, [_binding(binding) for binding in found])
+
+
 def document(values: Iterable[Wire]) -> None:
     """The values as one JSON list."""
     print(as_json([value.model_dump(mode="json") for value in values]))
@@ -120,6 +127,14 @@ def _template(template: Template) -> Sequence[Text]:
     return (_text(template.name), _text(template.language), *(_text(each) for each in lists))
 
 
+def _binding(binding: Binding) -> Sequence[Text]:
+    inject = binding.inject
+    injected = " ".join(part for part in (inject.kind, inject.name, inject.template) if part)
+    bounds = (" ".join(binding.methods) or "any", " ".join(binding.paths) or "any")
+    updated = f"{binding.updated_at:%Y-%m-%d %H:%M:%S}"
+    return tuple(_text(each) for each in (binding.name, binding.url, injected, *bounds, updated))
+
+
 def _text(text: str, style: str = "") -> Text:
     return Text(printable(text), style=style)
 
@@ -128,7 +143,7 @@ def _print(heads: Sequence[str], rows: Iterable[Sequence[Text]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in heads:
         # What a person copies, an id above all, is never shortened.
-        table.add_column(head, overflow="fold", no_wrap=head in ("SESSION", "EVENT", "CONTROL"))
+        table.add_column(head, overflow="fold", no_wrap=head in ("SESSION", "EVENT", "CONTROL", "BINDING"))
     for row in rows:
         table.add_row(*row)
     width = None if sys.stdout.isatty() else _PIPE_WIDTH

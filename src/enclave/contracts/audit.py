@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from enclave.contracts.bindings import BindingName, InjectionKind, Method
 from enclave.contracts.policy import EgressPolicy, Language, SessionLimits
-from enclave.contracts.sessions import KillReason, Labels, Phase
+from enclave.contracts.sessions import GrantedBindings, KillReason, Labels, Phase
 from enclave.contracts.wire import OrgId, SessionId, Timestamp, Wire
 
 GENESIS = "0" * 64
@@ -36,6 +37,7 @@ class SessionCreated(Event):
     limits: SessionLimits
     egress: EgressPolicy
     labels: Labels
+    service_bindings: GrantedBindings = ()
     code_bytes: int
     code_sha256: str
 
@@ -146,8 +148,37 @@ class SessionTornDown(Event):
 Attempted = EgressAllowed | EgressDenied | EgressClosed | ServiceBindingInvoked | SyscallForbidden
 """What a program did that is told while it runs."""
 
+
+class BindingPut(Event):
+    """A service binding was made or replaced, its secret with it. It belongs to no session."""
+
+    type: Literal["binding_put"] = "binding_put"
+    session_id: None = None
+    name: BindingName
+    url: str
+    inject: InjectionKind
+    methods: tuple[Method, ...]
+    paths: tuple[str, ...]
+
+
+class BindingDeleted(Event):
+    """A service binding and its secret were deleted. It belongs to no session."""
+
+    type: Literal["binding_deleted"] = "binding_deleted"
+    session_id: None = None
+    name: BindingName
+
+
 AuditEvent = Annotated[
-    SessionCreated | SandboxStarted | Attempted | WorkloadExited | ResultCollected | SessionFailed | SessionTornDown,
+    SessionCreated
+    | SandboxStarted
+    | Attempted
+    | WorkloadExited
+    | ResultCollected
+    | SessionFailed
+    | SessionTornDown
+    | BindingPut
+    | BindingDeleted,
     Field(discriminator="type"),
 ]
 """One fact, told apart by `type`."""

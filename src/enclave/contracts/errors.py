@@ -5,10 +5,11 @@
     ├── Unauthenticated             no credential, or none that is valid
     ├── Forbidden                   the role lacks the scope
     ├── NotFound                    absent, or another org's: the same answer on purpose
-    ├── Conflict                    the session is in a phase that does not allow this
+    ├── Conflict                    the state things are in does not allow this
     │   └── StaleSession            another writer moved it first
     ├── PolicyUnenforceable         this machine cannot keep a promise the request needs
     ├── QuotaExceeded               too much at once; retry after `retry_after` seconds
+    ├── SecretUnreadable            a stored secret does not open with this server's key
     ├── Unavailable                 a part of the platform is not answering
     │   └── ConnectionFailed        (clients only) no server could be reached
     └── InternalError               a bug on the platform's side
@@ -77,13 +78,13 @@ class Forbidden(EnclaveError):
 
 
 class NotFound(EnclaveError):
-    """No such session."""
+    """No such session, or no such binding."""
 
     code = "not_found"
 
 
 class Conflict(EnclaveError):
-    """The session's phase does not allow this."""
+    """The state things are in does not allow this."""
 
     code = "conflict"
 
@@ -106,6 +107,12 @@ class QuotaExceeded(EnclaveError):
 
     code = "quota_exceeded"
     retryable = True
+
+
+class SecretUnreadable(EnclaveError):
+    """A stored secret does not open: the server's key is not the one it was sealed with, or the record was changed."""
+
+    code = "secret_unreadable"
 
 
 class Unavailable(EnclaveError):
@@ -138,6 +145,7 @@ ERRORS: Final[Mapping[str, type[EnclaveError]]] = {
         StaleSession,
         PolicyUnenforceable,
         QuotaExceeded,
+        SecretUnreadable,
         Unavailable,
         ConnectionFailed,
         InternalError,

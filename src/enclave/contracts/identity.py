@@ -21,6 +21,8 @@ class Scope(StrEnum):
 
     SESSIONS_READ = "sessions:read"
     SESSIONS_WRITE = "sessions:write"
+    BINDINGS_READ = "bindings:read"
+    BINDINGS_WRITE = "bindings:write"
 
 
 class Principal(Wire):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from enclave.contracts.audit import AuditEvent
+from enclave.contracts.bindings import Binding, PutBinding
 from enclave.contracts.frames import StreamFrame
 from enclave.contracts.identity import Scope
 from enclave.contracts.sessions import CreateSessionRequest, Health, Session, SessionResult
@@ -12,7 +13,11 @@ from enclave.contracts.wire import Page, Wire
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One thing a caller can ask for. `scope` None is public; `streams` answers with server-sent events of `result`."""
+    """One thing a caller can ask for.
+
+    `scope` None is public; `streams` answers with server-sent events of `result`; `replaced` is the status where what
+    is asked to be made was there, and was replaced.
+    """
 
     name: str
     method: str
@@ -24,6 +29,7 @@ class Operation:
     status: int = 200
     query: tuple[str, ...] = ()
     streams: bool = False
+    replaced: int | None = None
 
 
 HEALTH: Final = Operation(
@@ -62,7 +68,26 @@ TEARDOWN_SESSION: Final = Operation(
     name="teardown_session", method="DELETE", path="/sessions/{id}", scope=Scope.SESSIONS_WRITE, result=Session,
     summary="Stop the session if it runs and reclaim everything that belongs to it. Idempotent.",
 )  # fmt: skip
+PUT_BINDING: Final = Operation(
+    name="put_binding", method="PUT", path="/bindings/{name}", scope=Scope.BINDINGS_WRITE, status=201, replaced=200,
+    body=PutBinding, result=Binding,
+    summary="Make a service binding, or replace it, its secret with it. The secret is never shown again.",
+)  # fmt: skip
+LIST_BINDINGS: Final = Operation(
+    name="list_bindings", method="GET", path="/bindings", scope=Scope.BINDINGS_READ, result=Page[Binding],
+    query=("limit", "cursor"),
+    summary="The org's service bindings, by name.",
+)  # fmt: skip
+GET_BINDING: Final = Operation(
+    name="get_binding", method="GET", path="/bindings/{name}", scope=Scope.BINDINGS_READ, result=Binding,
+    summary="One service binding, without its secret.",
+)  # fmt: skip
+DELETE_BINDING: Final = Operation(
+    name="delete_binding", method="DELETE", path="/bindings/{name}", scope=Scope.BINDINGS_WRITE, result=Binding,
+    summary="Delete a service binding and its secret; the answer is the binding as it was.",
+)  # fmt: skip
 
 OPERATIONS: Final = (
     HEALTH, CREATE_SESSION, LIST_SESSIONS, GET_SESSION, GET_RESULT, GET_AUDIT, STREAM_SESSION, TEARDOWN_SESSION,
+    PUT_BINDING, LIST_BINDINGS, GET_BINDING, DELETE_BINDING,
 )  # fmt: skip

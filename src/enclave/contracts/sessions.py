@@ -5,6 +5,7 @@ from typing import Annotated, Final
 
 from pydantic import Field, JsonValue
 
+from enclave.contracts.bindings import BindingName
 from enclave.contracts.policy import EgressPolicy, Language, RequestedLimits, SessionLimits
 from enclave.contracts.wire import OrgId, SessionId, Timestamp, Wire
 
@@ -56,7 +57,7 @@ class CreateSessionRequest(Wire):
     template: TemplateName | None = None
     limits: RequestedLimits = RequestedLimits()
     egress: EgressPolicy = EgressPolicy()
-    service_bindings: tuple[str, ...] = Field(default=(), max_length=32)
+    service_bindings: tuple[BindingName, ...] = Field(default=(), max_length=32)
     webhook_url: str | None = Field(default=None, max_length=2048)
     labels: Labels = Field(default_factory=dict)
 
@@ -95,11 +96,19 @@ def _absent(value: object) -> bool:
     return value is None
 
 
+def _empty(value: tuple[object, ...]) -> bool:
+    return not value
+
+
+GrantedBindings = Annotated[tuple[BindingName, ...], Field(exclude_if=_empty)]
+"""The service bindings a session may use; left out where there is none."""
+
+
 class Session(Wire):
     """The durable record of one run. No field of it can hold a secret.
 
-    `template` is there only when the request named one, `kill_reason` only when the session was killed, `result` only
-    once it is terminal, and not in lists.
+    `template` and `service_bindings` are there only when the request named any, `kill_reason` only when the session was
+    killed, `result` only once it is terminal, and not in lists.
     """
 
     id: SessionId
@@ -110,6 +119,7 @@ class Session(Wire):
     template: TemplateName | None = Field(default=None, exclude_if=_absent)
     limits: SessionLimits
     egress: EgressPolicy
+    service_bindings: GrantedBindings = ()
     kill_reason: KillReason | None = Field(default=None, exclude_if=_absent)
     result: SessionResult | None = Field(default=None, exclude_if=_absent)
     backend: str

@@ -10,8 +10,8 @@ from enclave.contracts.operations import Operation
 ROLES: Final[Mapping[Role, frozenset[Scope]]] = {
     Role.OWNER: frozenset(Scope),
     Role.ADMIN: frozenset(Scope),
-    Role.DEVELOPER: frozenset({Scope.SESSIONS_READ, Scope.SESSIONS_WRITE}),
-    Role.VIEWER: frozenset({Scope.SESSIONS_READ}),
+    Role.DEVELOPER: frozenset({Scope.SESSIONS_READ, Scope.SESSIONS_WRITE, Scope.BINDINGS_READ}),
+    Role.VIEWER: frozenset({Scope.SESSIONS_READ, Scope.BINDINGS_READ}),
 }
 
 

@@ -1,5 +1,6 @@
 """Addresses as egress sees them: one reading of each, and those that no rule can open."""
 
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Final
 
@@ -147,3 +148,19 @@ def within_private(network: Network) -> bool:
     """Whether a network lies wholly in private space."""
     first, last = span(network)
     return any(low <= first and last <= high for low, high in _PRIVATE_SPANS[network.version])
+
+
+def may_call(address: Address, leave: Iterable[Network]) -> bool:
+    """Whether the broker may call an address on a session's behalf: a public one, or one the operator gave leave for.
+
+    Leave may open private space and this machine's loopback; never what else is `forbidden`.
+    """
+    plain = unmapped(address)
+    if forbidden(plain) is None and not private(plain):
+        return True
+    return inside(plain, leave) and (plain.is_loopback or forbidden(plain) is None)
+
+
+def inside(address: Address, networks: Iterable[Network]) -> bool:
+    """Whether an address is in one of the networks."""
+    return any(address in network for network in networks)

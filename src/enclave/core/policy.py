@@ -114,10 +114,11 @@ def check_template(name: str, language: Language, offered: Mapping[str, Language
     raise InvalidRequest("no such template", errors=(FieldProblem(field="template", message=message),))
 
 
-def required(language: Language, egress: EgressPolicy) -> frozenset[Guarantee]:
-    """What a backend must enforce to take a session."""
+def required(language: Language, egress: EgressPolicy, *, binds: bool = False) -> frozenset[Guarantee]:
+    """What a backend must enforce to take a session; `binds` is whether it was granted a service binding."""
     allowlist = {Guarantee.EGRESS_ALLOWLIST} if egress.mode is EgressMode.ALLOWLIST else set[Guarantee]()
-    return _ALWAYS | {_LANGUAGES[language]} | allowlist
+    bindings = {Guarantee.SERVICE_BINDINGS} if binds else set[Guarantee]()
+    return _ALWAYS | {_LANGUAGES[language]} | allowlist | bindings
 
 
 def require(needed: frozenset[Guarantee], given: frozenset[Guarantee]) -> None:

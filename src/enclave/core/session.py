@@ -87,6 +87,7 @@ def created(session: Session, code: str) -> Change:
         limits=session.limits,
         egress=session.egress,
         labels=session.labels,
+        service_bindings=session.service_bindings,
         code_bytes=len(source),
         code_sha256=hashlib.sha256(source).hexdigest(),
     )

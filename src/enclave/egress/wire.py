@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from enclave.core.binding import Grant
+from enclave.core.grant import Grant
 
 MAX_TERMS: Final = 4 * 1024 * 1024
 

@@ -4,15 +4,17 @@ import os
 import stat
 import tempfile
 from pathlib import Path
-from secrets import token_hex
+from secrets import token_bytes, token_hex
 from typing import Final
 
 from pydantic import Field, ValidationError
 
 from enclave.contracts.errors import Unavailable
 from enclave.contracts.wire import Wire
+from enclave.core import key
 
 SECRETS_FILE: Final = "secrets.json"
+KEY_FILE: Final = "secrets.key"
 
 
 class Secrets(Wire):
@@ -42,6 +44,20 @@ def secrets_of(home: Path) -> Secrets:
     except ValidationError:
         # Without the details: they would show the secrets.
         raise Unavailable(f"{path} is damaged: restore it, or remove it and lose every API key") from None
+
+
+def secret_key_of(home: Path) -> bytes:
+    """The key that stored secrets are sealed with, made on the first call.
+
+    Raises Unavailable if others can read it or it is damaged: a new one would open nothing that is stored.
+    """
+    path = home / KEY_FILE
+    if not path.exists():
+        write_private(path, f"{key.written(token_bytes(key.KEY_BYTES))}\n")
+    found = key.read(_read_private(path).decode(errors="replace"))
+    if found is None:
+        raise Unavailable(f"{path} is damaged: restore it, or remove it and put every service binding again")
+    return found
 
 
 def write_private(path: Path, text: str) -> None:

@@ -5,12 +5,14 @@ import re
 from collections.abc import Sequence
 from typing import Final, NoReturn, TypeVar
 
+from enclave.contracts.bindings import BINDING_NAME
 from enclave.contracts.errors import FieldProblem, InvalidRequest
 
 MAX_PAGE: Final = 200
 """The most items of one page."""
 
 _SESSION = re.compile(r"ses_[0-9a-z]{26}\Z")
+_BINDING = re.compile(BINDING_NAME)
 _SEQ = re.compile(r"[0-9]{1,18}\Z")
 
 T = TypeVar("T")
@@ -34,6 +36,16 @@ def event_cursor(seq: int) -> str:
 def seq_of(cursor: str | None) -> int:
     """The event a cursor stands at; raises InvalidRequest."""
     return int(_open(cursor, "e:", _SEQ)) if cursor is not None else 0
+
+
+def binding_cursor(name: str) -> str:
+    """The cursor of the bindings after this one."""
+    return _seal(f"b:{name}")
+
+
+def binding_of_cursor(cursor: str | None) -> str:
+    """The binding a cursor stands at, empty for none; raises InvalidRequest."""
+    return _open(cursor, "b:", _BINDING) if cursor is not None else ""
 
 
 def check_limit(limit: int) -> None:
@@ -60,7 +72,7 @@ def _open(cursor: str, kind: str, shape: re.Pattern[str]) -> str:
     except ValueError:
         _refuse()
     place = text.removeprefix(kind)
-    if place == text or not shape.match(place):
+    if place == text or not shape.fullmatch(place):
         _refuse()
     return place
 

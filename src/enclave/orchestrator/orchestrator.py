@@ -5,12 +5,10 @@ Every lookup goes through the principal's org, so that another org's session and
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Final
 from weakref import WeakValueDictionary
 
-from enclave.backends.base import Backend, Exit
+from enclave.backends.base import Exit
 from enclave.contracts.audit import AuditEvent
 from enclave.contracts.errors import (
     Conflict,
@@ -35,15 +33,16 @@ from enclave.contracts.wire import Page
 from enclave.core.access import authorize
 from enclave.core.policy import Ceiling, check_egress, check_template, require, required, resolve
 from enclave.core.session import UNSETTLED, TornDown, advance
+from enclave.orchestrator.bindings import ServiceBindings
 from enclave.orchestrator.cursor import check_limit, cut, event_cursor, seq_of, session_cursor, session_of
 from enclave.orchestrator.ending import Loss, Printed, cut_short, lost
 from enclave.orchestrator.identifier import session_ids
 from enclave.orchestrator.record import PLATFORM, Ports
 from enclave.orchestrator.run import Run, Stop
 from enclave.orchestrator.stream import Follower, Stream, parse_place, told
-from enclave.store.base import Filter, Store
+from enclave.store.base import Filter
 
-__all__ = ["Filter", "Orchestrator"]
+__all__ = ["Filter", "Orchestrator", "Ports", "ServiceBindings"]
 
 _ID: Final = re.compile(r"ses_[0-9a-z]{26}\Z")
 _RESTARTED: Final = Loss("platform_restart", "the platform was restarted while the session ran")
@@ -53,13 +52,12 @@ _TRAIL_PART: Final = 1000
 class Orchestrator:
     """Sessions: created, run, shown, streamed and torn down, on any backend and any store."""
 
-    def __init__(
-        self, store: Store, backend: Backend, ceiling: Ceiling, clock: Callable[[], datetime], max_concurrency: int
-    ) -> None:
-        self._ports = Ports(store, backend, clock)
+    def __init__(self, ports: Ports, bindings: ServiceBindings, ceiling: Ceiling, max_concurrency: int) -> None:
+        self.bindings = bindings
+        self._ports = ports
         self._ceiling = ceiling
         self._max_concurrency = max_concurrency
-        self._ids = session_ids(clock)
+        self._ids = session_ids(ports.clock)
         self._runs: dict[str, Run] = {}
         self._replays: WeakValueDictionary[tuple[str, Phase], Stream] = WeakValueDictionary()
         self._closed = False
@@ -69,9 +67,10 @@ class Orchestrator:
     ) -> Session:
         """Run a program. With a wait, the session as it is when terminal, or as it is after so many seconds."""
         authorize(principal, CREATE_SESSION)
+        grants = await self.bindings.grants(principal, request.service_bindings)
         session = self._accept(principal, request)
         self._admit()
-        run = self._runs[session.id] = Run(self._ports, session, request.code)
+        run = self._runs[session.id] = Run(self._ports, session, request.code, grants)
         run.task.add_done_callback(lambda _: self._runs.pop(session.id))
         return await run.record.answer(wait_seconds)
 
@@ -151,7 +150,8 @@ class Orchestrator:
         _check_implemented(request)
         check_egress(request.egress)
         limits = resolve(request.limits, self._ceiling)
-        require(required(request.language, request.egress), self._ports.backend.guarantees)
+        needed = required(request.language, request.egress, binds=bool(request.service_bindings))
+        require(needed, self._ports.backend.guarantees)
         if request.template is not None:
             check_template(request.template, request.language, self._ports.backend.templates())
         return Session(
@@ -163,6 +163,7 @@ class Orchestrator:
             template=request.template,
             limits=limits,
             egress=request.egress,
+            service_bindings=request.service_bindings,
             backend=self._ports.backend.name,
             labels=request.labels,
             created_at=self._ports.clock(),
@@ -217,10 +218,6 @@ def _check_id(session_id: str) -> None:
 
 
 def _check_implemented(request: CreateSessionRequest) -> None:
-    asked: Mapping[str, object] = {"serviceBindings": request.service_bindings, "webhookUrl": request.webhook_url}
-    if named := tuple(name for name, value in asked.items() if value):
-        message = "is not implemented yet; leave it out"
-        raise PolicyUnenforceable(
-            f"this platform does not implement: {', '.join(named)}",
-            errors=tuple(FieldProblem(field=name, message=message) for name in named),
-        )
+    if request.webhook_url:
+        problem = FieldProblem(field="webhookUrl", message="is not implemented yet; leave it out")
+        raise PolicyUnenforceable("this platform does not implement: webhookUrl", errors=(problem,))

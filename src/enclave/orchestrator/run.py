@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enclave.backends.base import Exit, LaunchSpec, Output, Sandbox, SandboxLost, Workload
 from enclave.contracts.errors import Unavailable
 from enclave.contracts.sessions import Session
+from enclave.core.grant import Grant
 from enclave.core.session import Outcome, Started, TornDown, created
 from enclave.orchestrator.attempt import event
 from enclave.orchestrator.ending import Loss, Printed, cut_short, finished, lost
@@ -36,8 +37,9 @@ class Stop:
 class Run:
     """One session that is alive."""
 
-    def __init__(self, ports: Ports, session: Session, code: str) -> None:
+    def __init__(self, ports: Ports, session: Session, code: str, grants: tuple[Grant, ...] = ()) -> None:
         self._ports = ports
+        self._spec = _spec(session, grants)
         self._stop: Stop | None = None
         self._sandbox: Sandbox | None = None
         self._decoders: dict[Channel, codecs.IncrementalDecoder] = {}
@@ -84,7 +86,7 @@ class Run:
             return self._cut(Loss("sandbox_lost", str(error) or "the sandbox vanished"))
 
     async def _launch(self, code: str) -> Workload | None:
-        self._sandbox = await self._ports.backend.launch(_spec(self.record.session))
+        self._sandbox = await self._ports.backend.launch(self._spec)
         return await self._sandbox.run(code) if self._stop is None else None
 
     async def _collect(self, workload: Workload) -> Exit:
@@ -148,7 +150,7 @@ class Run:
             _log.error("session %s: its sandbox is not torn down: %r", self.record.session.id, error, exc_info=error)
 
 
-def _spec(session: Session) -> LaunchSpec:
+def _spec(session: Session, grants: tuple[Grant, ...]) -> LaunchSpec:
     return LaunchSpec(
         session_id=session.id,
         language=session.language,
@@ -156,4 +158,5 @@ def _spec(session: Session) -> LaunchSpec:
         egress=session.egress,
         template=session.template,
         env={"ENCLAVE_SESSION_ID": session.id},
+        bindings=grants,
     )

@@ -9,6 +9,7 @@ from enclave.contracts.audit import AuditEvent
 from enclave.contracts.frames import StreamFrame
 from enclave.contracts.sessions import CreateSessionRequest, Health, Phase, Session, SessionResult
 from enclave.contracts.wire import Page
+from enclave.sdk.bindings import AsyncBindings, Bindings
 from enclave.sdk.credential import resolve
 from enclave.sdk.flow import PAGE_SIZE, RETRY_SECONDS, Api, Wanted, result_of
 from enclave.sdk.request import Terms, request_of
@@ -23,8 +24,9 @@ class Enclave:
 
     With no arguments it finds its server and key in ENCLAVE_BASE_URL and ENCLAVE_API_KEY, else in what `enclave serve`
     left in ~/.enclave. `api_key` wins over `token`, a user's JWT. `timeout` is how many seconds one answer may take.
-    `retry` repeats what can safely be asked twice when a connection fails. Everything that goes wrong is an
-    `enclave.contracts.errors.EnclaveError`. Close it, or use it in a `with`; it may be shared by threads.
+    `retry` repeats what can safely be asked twice when a connection fails. `bindings` are the org's service bindings.
+    Everything that goes wrong is an `enclave.contracts.errors.EnclaveError`. Close it, or use it in a `with`; it may be
+    shared by threads.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Enclave:
         target = resolve(base_url, api_key=api_key, token=token)
         self._api = Api(target.base_url, RETRY_SECONDS if retry else ())
         self._driver = Driver(target, timeout)
+        self.bindings = Bindings(self._api, self._driver)
 
     @property
     def base_url(self) -> str:
@@ -189,6 +192,7 @@ class AsyncEnclave:
         target = resolve(base_url, api_key=api_key, token=token)
         self._api = Api(target.base_url, RETRY_SECONDS if retry else ())
         self._driver = AsyncDriver(target, timeout)
+        self.bindings = AsyncBindings(self._api, self._driver)
 
     @property
     def base_url(self) -> str:

@@ -1,5 +1,6 @@
 """Every operation as a conversation: what is asked of the server, and what is made of its answers. No I/O in here."""
 
+import json
 import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
@@ -10,16 +11,21 @@ from urllib.parse import quote
 from pydantic import TypeAdapter, ValidationError
 
 from enclave.contracts.audit import AuditEvent
+from enclave.contracts.bindings import Binding, PutBinding
 from enclave.contracts.errors import Conflict, EnclaveError, NotFound
 from enclave.contracts.frames import EndFrame, StreamFrame
 from enclave.contracts.operations import (
     CREATE_SESSION,
+    DELETE_BINDING,
     GET_AUDIT,
+    GET_BINDING,
     GET_RESULT,
     GET_SESSION,
     HEALTH,
+    LIST_BINDINGS,
     LIST_SESSIONS,
     OPERATIONS,
+    PUT_BINDING,
     STREAM_SESSION,
     TEARDOWN_SESSION,
     Operation,
@@ -124,6 +130,31 @@ class Api:
             cursor = page.next_cursor
         yield Deliver(tuple(trail))
 
+    def put_binding(self, name: str, request: PutBinding) -> Flow[Binding]:
+        """A binding after it was made or replaced."""
+        call = _call(PUT_BINDING, name, headers={"Content-Type": "application/json"}, body=_revealed(request))
+        yield Deliver((yield from self._fetch(call)))
+
+    def binding(self, name: str) -> Flow[Binding]:
+        """One binding."""
+        yield Deliver((yield from self._fetch(_call(GET_BINDING, name))))
+
+    def delete_binding(self, name: str) -> Flow[Binding]:
+        """A binding as it was before it was deleted."""
+        yield Deliver((yield from self._fetch(_call(DELETE_BINDING, name))))
+
+    def bindings(self) -> Flow[Binding]:
+        """Binding after binding, page by page."""
+        cursor = None
+        while True:
+            query = () if cursor is None else (("cursor", cursor),)
+            page = yield from self._fetch(Call(operation=LIST_BINDINGS, path=LIST_BINDINGS.path, query=query))
+            for binding in page.items:
+                yield Deliver(binding)
+            if page.next_cursor in (None, cursor):
+                return
+            cursor = page.next_cursor
+
     def settle(self, session: Session) -> Flow[Session]:
         """The session once it is over and has its result; asks nothing if it already is."""
         if session.phase in _LIVE:
@@ -220,14 +251,25 @@ def result_of(session: Session) -> SessionResult:
 
 
 def _call(
-    operation: Operation, session_id: str, cursor: str | None = None, headers: Mapping[str, str] | None = None
+    operation: Operation,
+    key: str,
+    cursor: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
 ) -> Call:
     # "." and ".." would be resolved away on the way to the server.
-    if not session_id.strip("."):
+    if not key.strip("."):
         raise NotFound
-    path = operation.path.format(id=quote(session_id, safe=""))
+    quoted = quote(key, safe="")
+    path = operation.path.format(id=quoted, name=quoted)
     query = () if cursor is None else (("cursor", cursor),)
-    return Call(operation=operation, path=path, query=query, headers=headers or {})
+    return Call(operation=operation, path=path, query=query, headers=headers or {}, body=body)
+
+
+def _revealed(request: PutBinding) -> bytes:
+    """The one place where a secret leaves its type: on the way to the server that keeps it."""
+    fields = request.model_dump(mode="json", exclude_unset=True)
+    return json.dumps(fields | {"secret": request.secret.get_secret_value()}).encode()
 
 
 def _page_call(wanted: Wanted, cursor: str | None, limit: int) -> Call:

@@ -17,13 +17,15 @@ class Terms(TypedDict, total=False):
     `language` is "python" (the default) or "node". `template` names an environment of packages that the operator built.
     `limits` takes RequestedLimits or a mapping such as {"memory_mib": 128, "wall_clock_seconds": 5}. `allow` lists what
     may be connected to ("example.org", "*.example.org:443", "10.0.0.0/8"); without it nothing may. `egress` is the same
-    as a whole EgressPolicy; give one of the two. `labels` are yours, and sessions can be found by them.
+    as a whole EgressPolicy; give one of the two. `bindings` names service bindings that it may use. `labels` are
+    yours, and sessions can be found by them.
     """
 
     language: Language | Literal["python", "node"]
     limits: RequestedLimits | Mapping[str, float]
     egress: EgressPolicy
     allow: Sequence[str]
+    bindings: Sequence[str]
     labels: Mapping[str, str]
     template: str | None
 
@@ -35,7 +37,7 @@ def request_of(code: str | CreateSessionRequest, terms: Terms) -> CreateSessionR
         # Lax, because a keyword is Python's "node" or 1.0 and not yet the wire's.
         return CreateSessionRequest.model_validate(given | _fields(terms), strict=False)
     except ValidationError as error:
-        raise _invalid(error) from None
+        raise invalid(error) from None
 
 
 def _fields(terms: Terms) -> dict[str, object]:
@@ -43,6 +45,10 @@ def _fields(terms: Terms) -> dict[str, object]:
     if "allow" in terms:
         fields |= _allowlist(terms)
         del fields["allow"]
+    if "bindings" in terms:
+        named = terms["bindings"]
+        fields["service_bindings"] = (named,) if isinstance(named, str) else tuple(named)
+        del fields["bindings"]
     if isinstance(limits := fields.get("limits"), Mapping):
         fields["limits"] = {wire_name(name): value for name, value in limits.items()}
     if "labels" in terms:
@@ -58,7 +64,8 @@ def _allowlist(terms: Terms) -> dict[str, object]:
     return {"egress": {"mode": EgressMode.ALLOWLIST, "allow": allow}} if allow else {}
 
 
-def _invalid(error: ValidationError) -> InvalidRequest:
+def invalid(error: ValidationError) -> InvalidRequest:
+    """What terms that make no request mean, by the path of each field and without what was given."""
     problems = tuple(
         FieldProblem(field=".".join(map(str, one["loc"])), message=one["msg"])
         for one in error.errors(include_url=False, include_context=False, include_input=False)

@@ -6,6 +6,7 @@ import re
 from html import escape
 from typing import Any, Final
 
+from enclave.contracts.operations import CREATE_SESSION, PUT_BINDING
 from enclave.server.openapi import Schema, document
 
 _STYLE: Final = """
@@ -26,6 +27,14 @@ CONTENT_SECURITY_POLICY: Final = f"default-src 'none'; style-src 'sha256-{_DIGES
 """Allows the page's own style and nothing else."""
 
 _BOUNDS: Final = ("minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems", "maxProperties", "pattern")
+
+_EXAMPLES: Final = {
+    CREATE_SESSION.name: " \\\n  -H 'Prefer: wait=30' -H 'Content-Type: application/json' \\\n"
+    '  -d \'{"code": "print(6 * 7)"}\'',
+    # From a file: what stands on a command line is seen by every process of the machine.
+    PUT_BINDING.name: " \\\n  -H 'Content-Type: application/json' -d @binding.json",
+}
+"""How a body is sent."""
 
 
 def page() -> str:
@@ -107,12 +116,9 @@ def _curl(method: str, path: str, operation: Schema) -> str:
     verb = "" if method == "get" else f" -X {method.upper()}"
     key = " \\\n  -H 'Authorization: Bearer '\"$ENCLAVE_API_KEY\"" if operation["security"] else ""
     stream = " -N" if path.endswith("/stream") else ""
-    body = (
-        " \\\n  -H 'Prefer: wait=30' -H 'Content-Type: application/json' \\\n  -d '{\"code\": \"print(6 * 7)\"}'"
-        if "requestBody" in operation
-        else ""
-    )
-    return f"curl{stream}{verb} http://127.0.0.1:8088{path.replace('{id}', '$ID')}{key}{body}"
+    body = _EXAMPLES.get(operation["operationId"], "")
+    place = path.replace("{id}", "$ID").replace("{name}", "$NAME")
+    return f"curl{stream}{verb} http://127.0.0.1:8088{place}{key}{body}"
 
 
 def _responses(operation: Schema) -> str:

@@ -1,6 +1,7 @@
 """The OpenAPI document, drawn from the table of operations and the wire types."""
 
 import json
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -9,6 +10,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 
 from enclave.contracts.audit import AuditEvent
+from enclave.contracts.bindings import BINDING_NAME
 from enclave.contracts.errors import (
     Conflict,
     EnclaveError,
@@ -23,7 +25,7 @@ from enclave.contracts.errors import (
     Unavailable,
 )
 from enclave.contracts.frames import StreamFrame
-from enclave.contracts.operations import CREATE_SESSION, GET_RESULT, OPERATIONS, Operation
+from enclave.contracts.operations import CREATE_SESSION, GET_RESULT, OPERATIONS, PUT_BINDING, Operation
 from enclave.contracts.policy import RequestedLimits
 from enclave.contracts.sessions import Phase, Session
 from enclave.contracts.wire import wire_name
@@ -40,6 +42,7 @@ _GUARDED: Final = (InvalidRequest, Unauthenticated, Forbidden)
 _OWN: Final[Mapping[str, tuple[type[EnclaveError], ...]]] = {
     CREATE_SESSION.name: (PolicyUnenforceable, QuotaExceeded),
     GET_RESULT.name: (Conflict,),
+    PUT_BINDING.name: (Conflict,),
 }
 
 _PARAMETERS: Final[Mapping[str, Schema]] = {
@@ -62,6 +65,11 @@ _PARAMETERS: Final[Mapping[str, Schema]] = {
     },
 }
 
+
+_PATH: Final[Mapping[str, Schema]] = {
+    "id": {"schema": {"type": "string"}},
+    "name": {"schema": {"type": "string", "pattern": BINDING_NAME}},
+}
 
 _ANSWER_HEADERS: Final[Mapping[str, Mapping[str, str]]] = {
     CREATE_SESSION.name: {
@@ -162,7 +170,7 @@ def _operation(operation: Operation, named: Named) -> Schema:
         **_security(operation),
         "parameters": _parameters(operation),
         **_body(operation, named),
-        "responses": {str(operation.status): _success(operation, named), **_problems(operation, named)},
+        "responses": {**_successes(operation, named), **_problems(operation, named)},
     }
 
 
@@ -180,9 +188,13 @@ def _security(operation: Operation) -> Schema:
 
 
 def _parameters(operation: Operation) -> list[Schema]:
-    path = [_parameter("id", "path", {"schema": {"type": "string"}}, required=True)] if "{id}" in operation.path else []
+    path = [_parameter(name, "path", _PATH[name], required=True) for name in _in_path(operation)]
     query = [_parameter(name, "query", _PARAMETERS[name]) for name in operation.query]
     return [*path, *query, *_header_parameters(operation)]
+
+
+def _in_path(operation: Operation) -> list[str]:
+    return re.findall(r"\{(\w+)\}", operation.path)
 
 
 def _header_parameters(operation: Operation) -> list[Schema]:
@@ -206,6 +218,14 @@ def _body(operation: Operation, named: Named) -> Schema:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
+def _successes(operation: Operation, named: Named) -> Schema:
+    made = {str(operation.status): _success(operation, named)}
+    if operation.replaced is None:
+        return made
+    replaced = _success(operation, named) | {"description": "It was there, and is replaced."}
+    return {str(operation.replaced): replaced, **made}
+
+
 def _success(operation: Operation, named: Named) -> Schema:
     schema = named[(operation.name, "serialization")]
     if operation.streams:
@@ -217,7 +237,7 @@ def _success(operation: Operation, named: Named) -> Schema:
 
 def _problems(operation: Operation, named: Named) -> Schema:
     guarded = _GUARDED if operation.scope is not None else ()
-    missing = (NotFound,) if "{id}" in operation.path else ()
+    missing = (NotFound,) if _in_path(operation) and operation.replaced is None else ()
     kinds = (*guarded, *missing, *_OWN.get(operation.name, ()), *_EVERYWHERE)
     content = {MEDIA_TYPE: {"schema": named[("problem", "serialization")]}}
     return {

@@ -18,6 +18,7 @@ from enclave.contracts.errors import (
     PolicyUnenforceable,
     Problem,
     QuotaExceeded,
+    SecretUnreadable,
     StaleSession,
     Unauthenticated,
     Unavailable,
@@ -33,6 +34,7 @@ STATUS: Final[Mapping[str, HTTPStatus]] = {
     PolicyUnenforceable.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     QuotaExceeded.code: HTTPStatus.TOO_MANY_REQUESTS,
     InternalError.code: HTTPStatus.INTERNAL_SERVER_ERROR,
+    SecretUnreadable.code: HTTPStatus.INTERNAL_SERVER_ERROR,
     Unavailable.code: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 """The status of each error code."""

@@ -9,16 +9,21 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from enclave.contracts.bindings import PutBinding
 from enclave.contracts.errors import Unauthenticated
 from enclave.contracts.identity import Principal
 from enclave.contracts.operations import (
     CREATE_SESSION,
+    DELETE_BINDING,
     GET_AUDIT,
+    GET_BINDING,
     GET_RESULT,
     GET_SESSION,
     HEALTH,
+    LIST_BINDINGS,
     LIST_SESSIONS,
     OPERATIONS,
+    PUT_BINDING,
     STREAM_SESSION,
     TEARDOWN_SESSION,
     Operation,
@@ -57,14 +62,19 @@ class Call:
         """The id in the path."""
         return str(self.request.path_params["id"])
 
+    @property
+    def binding_name(self) -> str:
+        """The name in the path."""
+        return str(self.request.path_params["name"])
+
     def query(self) -> Query:
         """The query, checked against the operation."""
         return Query(self.request, self.operation.query)
 
-    def answer(self, value: Wire, headers: Mapping[str, str] | None = None) -> Response:
-        """The value as JSON."""
+    def answer(self, value: Wire, headers: Mapping[str, str] | None = None, status: int | None = None) -> Response:
+        """The value as JSON, with the operation's status if it says no other."""
         body = value.__pydantic_serializer__.to_json(value)
-        return Response(body, self.operation.status, headers, "application/json")
+        return Response(body, status or self.operation.status, headers, "application/json")
 
 
 Respond = Callable[[Call], Awaitable[ASGIApp]]
@@ -126,6 +136,33 @@ async def teardown_session(call: Call) -> ASGIApp:
     return call.answer(await call.platform.orchestrator.teardown(call.principal, call.session_id))
 
 
+async def put_binding(call: Call) -> ASGIApp:
+    """PUT /bindings/{name}."""
+    call.query()
+    body = await read_body(call.request, PutBinding)
+    binding, made = await call.platform.orchestrator.bindings.put(call.principal, call.binding_name, body)
+    return call.answer(binding, status=None if made else call.operation.replaced)
+
+
+async def list_bindings(call: Call) -> ASGIApp:
+    """GET /bindings."""
+    query = call.query()
+    bindings = call.platform.orchestrator.bindings
+    return call.answer(await bindings.list(call.principal, cursor=query.cursor(), limit=query.limit()))
+
+
+async def get_binding(call: Call) -> ASGIApp:
+    """GET /bindings/{name}."""
+    call.query()
+    return call.answer(await call.platform.orchestrator.bindings.get(call.principal, call.binding_name))
+
+
+async def delete_binding(call: Call) -> ASGIApp:
+    """DELETE /bindings/{name}."""
+    call.query()
+    return call.answer(await call.platform.orchestrator.bindings.delete(call.principal, call.binding_name))
+
+
 RESPONSES: Final[Mapping[str, Respond]] = {
     CREATE_SESSION.name: create_session,
     LIST_SESSIONS.name: list_sessions,
@@ -134,6 +171,10 @@ RESPONSES: Final[Mapping[str, Respond]] = {
     GET_AUDIT.name: get_audit,
     STREAM_SESSION.name: stream_session,
     TEARDOWN_SESSION.name: teardown_session,
+    PUT_BINDING.name: put_binding,
+    LIST_BINDINGS.name: list_bindings,
+    GET_BINDING.name: get_binding,
+    DELETE_BINDING.name: delete_binding,
 }
 """How each operation that asks for a scope is answered."""
 

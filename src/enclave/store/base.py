@@ -1,11 +1,13 @@
-"""What a store is: one write, and reads that are scoped to an org by their signature."""
+"""What a store is: few writes, each with its event, and reads that are scoped to an org by their signature."""
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from enclave.contracts.audit import AuditEvent
+from enclave.contracts.audit import AuditEvent, BindingDeleted, BindingPut
+from enclave.contracts.bindings import Binding
 from enclave.contracts.sessions import Phase, Session
+from enclave.core.grant import Grant
 from enclave.core.session import Change
 
 
@@ -42,10 +44,53 @@ class Store(Protocol):
         """The session's events with `seq` above `after`, oldest first. Raises NotFound."""
         ...
 
+    async def chain(self, org_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[AuditEvent]:
+        """The org's events with `seq` above `after`, in their order, those that belong to no session among them."""
+        ...
+
     async def unsettled(self) -> Sequence[Session]:
         """Every session, of any org, that is pending or running."""
         ...
 
     async def close(self) -> None:
         """Write what is queued and release everything."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A binding to be written, its secret, and the event that tells of it."""
+
+    binding: Binding
+    secret: str = field(repr=False)
+    event: BindingPut
+
+
+class Bindings(Protocol):
+    """Service bindings and their secrets, which are not to be found in what is stored. Beside a Store: the events of
+    both make one chain."""
+
+    def put(self, entry: Entry) -> Awaitable[tuple[Binding, bool]]:
+        """Make a binding in the event's org or replace the one of its name, and write the event: both or neither.
+
+        The answer, when it is durable, is the binding as it is now and whether it was made; one that was replaced keeps
+        when and by whom it was made. Raises Conflict if the org has too many, or has one that sessions would find
+        in the same variable.
+        """
+        ...
+
+    def delete(self, event: BindingDeleted) -> Awaitable[Binding]:
+        """Delete the binding that the event tells of, and write the event: both or neither. Raises NotFound."""
+        ...
+
+    async def get(self, org_id: str, name: str) -> Binding:
+        """One binding. Raises NotFound, for another org's just as for none."""
+        ...
+
+    async def find(self, org_id: str, *, after: str = "", limit: int = 50) -> Sequence[Binding]:
+        """The org's bindings by name; `after` excludes a name and all before it."""
+        ...
+
+    async def grants(self, org_id: str, names: Collection[str]) -> Mapping[str, Grant]:
+        """Those of the names that the org has, with their secrets. Raises SecretUnreadable."""
         ...

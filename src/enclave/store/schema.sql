@@ -1,4 +1,5 @@
--- Version 1. Statements can be run again: a start that was cut short is finished by the next one.
+-- Version 2, which version 1 becomes by being given this once more. Statements can be run again: a start that was cut
+-- short is finished by the next one.
 
 -- `doc` is the session's JSON without its result; the columns before it are copies, for finding.
 CREATE TABLE IF NOT EXISTS sessions (
@@ -35,6 +36,21 @@ CREATE TABLE IF NOT EXISTS audit (
     PRIMARY KEY (org_id, seq)
 );
 CREATE INDEX IF NOT EXISTS audit_of_session ON audit (session_id, seq);
+
+-- `doc` is the binding's JSON without who made it and when. `sealed` is its secret, encrypted with a key that is not in
+-- this file, and bound to `org_id` and every byte of `doc`: neither can be changed under it.
+CREATE TABLE IF NOT EXISTS bindings (
+    org_id     TEXT NOT NULL,
+    name       TEXT NOT NULL,
+    doc        TEXT NOT NULL,
+    sealed     BLOB NOT NULL,
+    created_at TEXT NOT NULL,
+    created_by TEXT NOT NULL,
+    updated_at TEXT NOT NULL,
+    PRIMARY KEY (org_id, name)
+);
+-- Names that sessions would find in one environment variable.
+CREATE UNIQUE INDEX IF NOT EXISTS bindings_by_variable ON bindings (org_id, replace(name, '-', '_'));
 
 CREATE TRIGGER IF NOT EXISTS audit_is_not_rewritten BEFORE UPDATE ON audit
 BEGIN

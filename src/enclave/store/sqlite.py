@@ -7,12 +7,10 @@ answered, and a crowd of them costs no more of the disk than one. Reads go past 
 import asyncio
 import os
 import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Sequence
 from importlib.resources import files
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 from pydantic import TypeAdapter
 
@@ -21,25 +19,29 @@ from enclave.contracts.errors import NotFound, Unavailable
 from enclave.contracts.sessions import Session, SessionResult
 from enclave.core.session import Change
 from enclave.store.base import Filter
+from enclave.store.binding import SqliteBindings
+from enclave.store.reader import Readers
+from enclave.store.session import SessionWrite
+from enclave.store.vault import Vault
 from enclave.store.writer import Writer
 
-SCHEMA_VERSION: Final = 1
-READERS: Final = 2
+SCHEMA_VERSION: Final = 2
 _EVENT: Final = TypeAdapter[AuditEvent](AuditEvent)
 
 _UNSETTLED: Final = "SELECT doc FROM sessions WHERE phase IN ('pending', 'running') ORDER BY id"
+_TRAIL: Final = "SELECT body, digest FROM audit WHERE org_id = ? AND session_id = ? AND seq > ? ORDER BY seq LIMIT ?"
+_CHAIN: Final = "SELECT body, digest FROM audit WHERE org_id = ? AND seq > ? ORDER BY seq LIMIT ?"
 _LABELLED: Final = (
     "EXISTS (SELECT 1 FROM labels WHERE org_id = ? AND name = ? AND value = ? AND session_id = first.session_id)"
 )
 
-T = TypeVar("T")
 _Term = tuple[str, tuple[str, ...]]
 
 
 class SqliteStore:
     """A Store in a file that only its owner can read. Use it from one event loop, and close it."""
 
-    def __init__(self, writer: Writer, readers: "_Readers") -> None:
+    def __init__(self, writer: Writer, readers: Readers) -> None:
         self._writer = writer
         self._readers = readers
 
@@ -47,14 +49,18 @@ class SqliteStore:
     def open(cls, path: Path) -> Self:
         """The store in this file, which is made if there is none. Raises Unavailable, saying why."""
         try:
-            return cls(Writer(_writable(path)), _Readers(path))
+            return cls(Writer(_writable(path)), Readers(path))
         except (OSError, sqlite3.Error) as error:
             raise Unavailable(f"{path} cannot be used as a database: {error}") from error
 
     def commit(self, change: Change) -> Awaitable[tuple[AuditEvent, ...]]:
         """Write a change, whole or not at all. Raises StaleSession, and Unavailable if the disk or the queue is full;
         all of them when awaited."""
-        return self._writer.put(change)
+        return self._writer.put(SessionWrite(change))
+
+    def bindings(self, key: bytes) -> SqliteBindings:
+        """The service bindings in this file, their secrets sealed with a key of 32 bytes; closed with this store."""
+        return SqliteBindings(self._writer, self._readers, Vault(key))
 
     async def get(self, org_id: str, session_id: str) -> Session:
         """One session, with its result. Raises NotFound."""
@@ -72,6 +78,10 @@ class SqliteStore:
         key = (org_id, session_id)
         return await self._readers.run(lambda connection: _trail(connection, key, after, limit))
 
+    async def chain(self, org_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[AuditEvent]:
+        """The org's events with `seq` above `after`, in their order."""
+        return await self._readers.run(lambda connection: _events(connection, _CHAIN, (org_id, after, limit)))
+
     async def unsettled(self) -> Sequence[Session]:
         """Every session, of any org, that is pending or running."""
         return await self._readers.run(lambda connection: _sessions(connection, _UNSETTLED, ()))
@@ -80,33 +90,6 @@ class SqliteStore:
         """Write what is queued and release everything. What is committed later is refused."""
         await asyncio.to_thread(self._readers.close)
         await asyncio.to_thread(self._writer.close)
-
-
-class _Readers:
-    """Read-only connections, lent one at a time to a few threads."""
-
-    def __init__(self, path: Path) -> None:
-        self._threads = ThreadPoolExecutor(READERS, "enclave-store-reader")
-        self._free: SimpleQueue[sqlite3.Connection] = SimpleQueue()
-        for _ in range(READERS):
-            self._free.put(_readable(path))
-
-    async def run(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._lend, query)
-
-    def close(self) -> None:
-        self._threads.shutdown()
-        while not self._free.empty():
-            self._free.get().close()
-
-    def _lend(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        connection = self._free.get()
-        try:
-            return query(connection)
-        except sqlite3.Error as error:
-            raise Unavailable("the database cannot be read") from error
-        finally:
-            self._free.put(connection)
 
 
 def _writable(path: Path) -> sqlite3.Connection:
@@ -125,7 +108,7 @@ def _writable(path: Path) -> sqlite3.Connection:
 def _prepare(connection: sqlite3.Connection) -> None:
     connection.executescript(
         "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
-        "PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 4000;"
+        "PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 4000; PRAGMA secure_delete = ON;"
     )
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > SCHEMA_VERSION:
@@ -135,13 +118,6 @@ def _prepare(connection: sqlite3.Connection) -> None:
     if version < SCHEMA_VERSION:
         schema = files("enclave.store").joinpath("schema.sql").read_text()
         connection.executescript(f"BEGIN EXCLUSIVE; {schema} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
-
-
-def _readable(path: Path) -> sqlite3.Connection:
-    uri = f"{path.absolute().as_uri()}?mode=ro"
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA busy_timeout = 5000")
-    return connection
 
 
 def _get(connection: sqlite3.Connection, org_id: str, session_id: str) -> Session:
@@ -160,10 +136,14 @@ def _sessions(connection: sqlite3.Connection, query: str, values: tuple[str | in
 
 
 def _trail(connection: sqlite3.Connection, key: tuple[str, str], after: int, limit: int) -> list[AuditEvent]:
-    query = "SELECT body, digest FROM audit WHERE org_id = ? AND session_id = ? AND seq > ? ORDER BY seq LIMIT ?"
-    rows = connection.execute(query, (*key, after, limit)).fetchall()
-    if not rows:
+    events = _events(connection, _TRAIL, (*key, after, limit))
+    if not events:
         _get(connection, *key)
+    return events
+
+
+def _events(connection: sqlite3.Connection, query: str, values: tuple[str | int, ...]) -> list[AuditEvent]:
+    rows = connection.execute(query, values).fetchall()
     return [_EVENT.validate_json(body).model_copy(update={"digest": digest}) for body, digest in rows]
 
 

@@ -7,12 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
-from typing import Final
+from typing import Any, Final, Protocol, TypeVar
 
 from enclave.contracts.audit import GENESIS, AuditEvent
-from enclave.contracts.errors import StaleSession, Unavailable
+from enclave.contracts.errors import EnclaveError, Unavailable
 from enclave.core.audit import link
-from enclave.core.session import Change
 
 MAX_QUEUED: Final = 8192
 MAX_BATCH: Final = 512
@@ -21,10 +20,30 @@ MAX_HEADS: Final = 16384
 Events = tuple[AuditEvent, ...]
 
 
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Write(Protocol[T_co]):
+    """Something to be written, and the events that tell of it."""
+
+    @property
+    def org_id(self) -> str:
+        """Whose chain the events go to."""
+
+    @property
+    def events(self) -> Events:
+        """What tells of it, not yet in the chain."""
+
+    def run(self, connection: sqlite3.Connection, sealed: Events) -> T_co:
+        """Write it, within a transaction, and answer. All that can fail because of what it holds comes before its first
+        statement that writes: it then raises EnclaveError or ValueError, and fails alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    change: Change
-    answer: asyncio.Future[Events]
+    write: Write[Any]
+    answer: asyncio.Future[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +65,13 @@ class Writer:
         self._thread = Thread(target=self._run, name="enclave-store-writer", daemon=True)
         self._thread.start()
 
-    def put(self, change: Change) -> asyncio.Future[Events]:
-        """Queue a change; the future is its answer, and its refusal."""
-        answer: asyncio.Future[Events] = asyncio.get_running_loop().create_future()
+    def put(self, write: Write[T]) -> asyncio.Future[T]:
+        """Queue something; the future is its answer, and its refusal."""
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         if self._closed or self._queue.qsize() >= MAX_QUEUED:
             answer.set_exception(Unavailable("the store is closed" if self._closed else "the store cannot keep up"))
         else:
-            self._queue.put(_Unit(change, answer))
+            self._queue.put(_Unit(write, answer))
         return answer
 
     def close(self) -> None:
@@ -77,16 +96,16 @@ class Writer:
         if batch:
             _deliver(batch, self._settle(batch))
 
-    def _settle(self, batch: list[_Unit]) -> list[Events | Exception]:
+    def _settle(self, batch: list[_Unit]) -> list[object]:
         try:
             return self._commit(batch)
         except Exception as error:  # noqa: BLE001  these callers wait for an answer, and the next ones for this thread
             self._abandon()
             return [_refusal(error) for _ in batch]
 
-    def _commit(self, batch: list[_Unit]) -> list[Events | Exception]:
+    def _commit(self, batch: list[_Unit]) -> list[object]:
         self._connection.execute("BEGIN IMMEDIATE")
-        answers = [self._apply(unit.change) for unit in batch]
+        answers = [self._apply(unit.write) for unit in batch]
         self._connection.execute("COMMIT")
         return answers
 
@@ -96,19 +115,16 @@ class Writer:
         with suppress(sqlite3.Error):
             self._connection.rollback()
 
-    def _apply(self, change: Change) -> Events | Exception:
-        # All that can fail because of what a change holds comes before the first write: it fails alone.
-        org_id = change.session.org_id
+    def _apply(self, write: Write[object]) -> object:
+        org_id = write.org_id
         try:
-            row = _row(change)
-            events, links = _sealed(change.events, self._head(org_id))
-        except (ValueError, RecursionError) as error:
+            events, links = _sealed(write.events, self._head(org_id))
+            answer = write.run(self._connection, events)
+        except (EnclaveError, ValueError, RecursionError) as error:
             return error
-        if not self._move(change, row):
-            return StaleSession()
         self._connection.executemany(_APPEND, links)
         self._heads[org_id] = _Head(events[-1].seq, events[-1].digest) if events else self._head(org_id)
-        return events
+        return answer
 
     def _head(self, org_id: str) -> _Head:
         if org_id not in self._heads:
@@ -118,49 +134,13 @@ class Writer:
             self._heads[org_id] = _Head(*found) if found else _Head()
         return self._heads[org_id]
 
-    def _move(self, change: Change, row: "_Row") -> bool:
-        """Whether the session was in `change.before`, and so is moved."""
-        if change.before is not None:
-            guard = (change.session.id, change.session.org_id, change.before.value)
-            return self._connection.execute(_MOVE, (*row.state, *guard)).rowcount == 1
-        created = self._connection.execute(_CREATE, (*row.origin, *row.state)).rowcount == 1
-        if created:
-            self._connection.executemany(_LABEL, row.labels)
-        return created
 
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A session as the table has it: what never changes, what every change replaces, and its labels."""
-
-    origin: tuple[str, ...]
-    state: tuple[str | None, ...]
-    labels: list[tuple[str, ...]]
-
-
-_CREATE: Final = (
-    "INSERT INTO sessions (id, org_id, created_by, created_at, phase, doc, result)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-)
-_MOVE: Final = "UPDATE sessions SET phase = ?, doc = ?, result = ? WHERE id = ? AND org_id = ? AND phase = ?"
-_LABEL: Final = "INSERT INTO labels (org_id, name, value, session_id) VALUES (?, ?, ?, ?)"
 _APPEND: Final = (
     "INSERT INTO audit (org_id, seq, session_id, type, ts, body, previous, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _HEAD: Final = "SELECT seq, digest FROM audit WHERE org_id = ? ORDER BY seq DESC LIMIT 1"
 
 _Link = tuple[str | int | None, ...]
-
-
-def _row(change: Change) -> _Row:
-    session = change.session
-    doc = session.model_dump_json(exclude={"result"})
-    result = None if session.result is None else session.result.model_dump_json()
-    return _Row(
-        origin=(session.id, session.org_id, session.created_by, session.created_at.isoformat()),
-        state=(session.phase.value, doc, result),
-        labels=[(session.org_id, name, value, session.id) for name, value in session.labels.items()],
-    )
 
 
 def _sealed(events: Events, head: _Head) -> tuple[Events, list[_Link]]:
@@ -186,18 +166,18 @@ def _refusal(error: Exception) -> Unavailable:
     return refusal
 
 
-def _deliver(batch: list[_Unit], answers: list[Events | Exception]) -> None:
+def _deliver(batch: list[_Unit], answers: list[object]) -> None:
     # A loop that is closed has nobody left who waits.
     with suppress(RuntimeError):
         batch[0].answer.get_loop().call_soon_threadsafe(_resolve, batch, answers)
 
 
-def _resolve(batch: list[_Unit], answers: list[Events | Exception]) -> None:
+def _resolve(batch: list[_Unit], answers: list[object]) -> None:
     for unit, answer in zip(batch, answers, strict=True):
         _answer(unit.answer, answer)
 
 
-def _answer(future: asyncio.Future[Events], answer: Events | Exception) -> None:
+def _answer(future: asyncio.Future[Any], answer: object) -> None:
     if future.done():  # its caller was cancelled
         return
     if isinstance(answer, Exception):

@@ -13,6 +13,7 @@ from enclave.contracts.sessions import Phase, Session, SessionResult
 from enclave.core.audit import verify
 from enclave.core.session import TRANSITIONS, Change, Finished, Outcome, Started, TornDown, advance, created
 from enclave.store.base import Filter, Store
+from enclave.testing.promise import expect, expect_error
 
 Make = Callable[[str], Awaitable[Store]]
 """Opens the store of a name: empty for a new name, with what it held for one that was open before."""
@@ -34,55 +35,55 @@ async def check_store(make: Make) -> None:
 
 async def _returns_what_was_committed(store: Store) -> None:
     session = await _create(store, 1, labels={"team": "a"})
-    _expect(session, await store.get("org_a", session.id), LOST)
+    expect(session, await store.get("org_a", session.id), LOST)
     for outcome in (STARTED, FINISHED, TornDown()):
         session = await _advance(store, session, outcome)
-        _expect(session, await store.get("org_a", session.id), f"a session that is {session.phase} reads as committed")
+        expect(session, await store.get("org_a", session.id), f"a session that is {session.phase} reads as committed")
 
 
 async def _answers_with_the_sealed_events(store: Store) -> None:
     change = created(_session(1), "1")
     sealed = await store.commit(change)
-    _expect((1,), _numbers(sealed), "a chain counts from 1")
-    _expect(
+    expect((1,), _numbers(sealed), "a chain counts from 1")
+    expect(
         change.events[0].model_dump(exclude=_PLACE), sealed[0].model_dump(exclude=_PLACE), "events are kept as given"
     )
-    _expect(list(sealed), list(await store.trail("org_a", change.session.id)), "the trail is what commit answered")
+    expect(list(sealed), list(await store.trail("org_a", change.session.id)), "the trail is what commit answered")
 
 
 async def _refuses_a_stale_change(store: Store) -> None:
     session = await _create(store, 1)
     stale = advance(session, TornDown(), at=AT, actor="late")
     running = await _advance(store, session, STARTED)
-    await _expect_error(store.commit(stale), StaleSession, "a change is refused once its `before` is past")
-    await _expect_error(store.commit(created(_session(1), "2")), StaleSession, "a session is created once")
-    await _expect_error(store.commit(_change(_session(2), STARTED)), StaleSession, "what is not there cannot move")
-    _expect(running, await store.get("org_a", session.id), "a refused change leaves the session alone")
-    _expect((1, 2), _numbers(await store.trail("org_a", session.id)), "a refused change leaves no event")
-    await _expect_error(store.get("org_a", _session(2).id), NotFound, "a refused change makes no session")
+    await expect_error(store.commit(stale), StaleSession, "a change is refused once its `before` is past")
+    await expect_error(store.commit(created(_session(1), "2")), StaleSession, "a session is created once")
+    await expect_error(store.commit(_change(_session(2), STARTED)), StaleSession, "what is not there cannot move")
+    expect(running, await store.get("org_a", session.id), "a refused change leaves the session alone")
+    expect((1, 2), _numbers(await store.trail("org_a", session.id)), "a refused change leaves no event")
+    await expect_error(store.get("org_a", _session(2).id), NotFound, "a refused change makes no session")
 
 
 async def _guards_against_every_other_phase(store: Store) -> None:
     session = await _create(store, 1)
     for before in [phase for phase in TRANSITIONS if phase is not session.phase]:
         change = Change(before, session, advance(session, STARTED, at=AT, actor="x").events)
-        await _expect_error(store.commit(change), StaleSession, f"a pending session is not {before}")
+        await expect_error(store.commit(change), StaleSession, f"a pending session is not {before}")
 
 
 async def _lets_one_of_two_rivals_win(store: Store) -> None:
     session = await _create(store, 1)
     rivals = [advance(session, outcome, at=AT, actor="x") for outcome in (STARTED, TornDown())]
     answers = await asyncio.gather(*map(store.commit, rivals), return_exceptions=True)
-    _expect([tuple, StaleSession], [type(answer) for answer in answers], "of two rivals the first wins")
-    _expect(rivals[0].session, await store.get("org_a", session.id), "the winner's session is the one kept")
+    expect([tuple, StaleSession], [type(answer) for answer in answers], "of two rivals the first wins")
+    expect(rivals[0].session, await store.get("org_a", session.id), "the winner's session is the one kept")
 
 
 async def _does_not_let_one_refusal_harm_others(store: Store) -> None:
     changes = [created(_session(number), "x") for number in (1, 1, 2, 2, 3)]
     answers = await asyncio.gather(*map(store.commit, changes), return_exceptions=True)
     refused = [isinstance(answer, StaleSession) for answer in answers]
-    _expect([False, True, False, True, False], refused, "what is committed at once fails or holds one by one")
-    _expect(None, verify(await _chain(store, "org_a")), "a refusal between two changes leaves the chain whole")
+    expect([False, True, False, True, False], refused, "what is committed at once fails or holds one by one")
+    expect(None, verify(await _chain(store, "org_a")), "a refusal between two changes leaves the chain whole")
 
 
 async def _writes_in_the_order_of_commits(store: Store) -> None:
@@ -94,41 +95,41 @@ async def _writes_in_the_order_of_commits(store: Store) -> None:
         answers.append(store.commit(change))
     # Awaited backwards: it is the commit that queues, not the await.
     numbers = [_numbers(await answer) for answer in reversed(answers)]
-    _expect([(5,), (3, 4), (2,), (1,)], numbers, "what is committed first is written first")
+    expect([(5,), (3, 4), (2,), (1,)], numbers, "what is committed first is written first")
 
 
 async def _keeps_orgs_apart(store: Store) -> None:
     mine, theirs = await _create(store, 1, "org_a"), await _create(store, 2, "org_b")
-    await _expect_error(store.get("org_a", theirs.id), NotFound, "another org's session is not found")
-    await _expect_error(store.trail("org_a", theirs.id), NotFound, "another org's trail is not found")
-    _expect([mine], list(await store.find("org_a", Filter())), "another org's sessions are not listed")
+    await expect_error(store.get("org_a", theirs.id), NotFound, "another org's session is not found")
+    await expect_error(store.trail("org_a", theirs.id), NotFound, "another org's trail is not found")
+    expect([mine], list(await store.find("org_a", Filter())), "another org's sessions are not listed")
     taken = advance(theirs, STARTED, at=AT, actor="x").session.model_copy(update={"org_id": "org_a"})
     change = Change(Phase.PENDING, taken, advance(mine, STARTED, at=AT, actor="x").events)
-    await _expect_error(store.commit(change), StaleSession, "another org's session cannot be moved")
-    _expect(theirs, await store.get("org_b", theirs.id), "another org's session is left as it was")
+    await expect_error(store.commit(change), StaleSession, "another org's session cannot be moved")
+    expect(theirs, await store.get("org_b", theirs.id), "another org's session is left as it was")
 
 
 async def _finds_nothing_where_nothing_is(store: Store) -> None:
-    await _expect_error(store.get("org_a", _session(1).id), NotFound, "a session that is not there is not found")
-    await _expect_error(store.trail("org_a", _session(1).id), NotFound, "its trail is not found")
-    _expect([], list(await store.find("org_a", Filter())), "an empty store lists nothing")
-    _expect([], list(await store.unsettled()), "an empty store has nothing to settle")
+    await expect_error(store.get("org_a", _session(1).id), NotFound, "a session that is not there is not found")
+    await expect_error(store.trail("org_a", _session(1).id), NotFound, "its trail is not found")
+    expect([], list(await store.find("org_a", Filter())), "an empty store lists nothing")
+    expect([], list(await store.unsettled()), "an empty store has nothing to settle")
 
 
 async def _lists_newest_first_and_page_by_page(store: Store) -> None:
     made = [await _create(store, number) for number in (2, 5, 1, 4, 3)]
     newest = sorted(made, key=lambda session: session.id, reverse=True)
-    _expect(newest, list(await store.find("org_a", Filter())), "sessions are listed newest first")
-    _expect(newest[:2], list(await store.find("org_a", Filter(), limit=2)), "no more are listed than asked for")
+    expect(newest, list(await store.find("org_a", Filter())), "sessions are listed newest first")
+    expect(newest[:2], list(await store.find("org_a", Filter(), limit=2)), "no more are listed than asked for")
     page = await store.find("org_a", Filter(), before=newest[1].id, limit=2)
-    _expect(newest[2:4], list(page), "a page begins after its cursor")
-    _expect([], list(await store.find("org_a", Filter(), before=newest[-1].id)), "nothing is older than the oldest")
+    expect(newest[2:4], list(page), "a page begins after its cursor")
+    expect([], list(await store.find("org_a", Filter(), before=newest[-1].id)), "nothing is older than the oldest")
 
 
 async def _lists_without_results(store: Store) -> None:
     session = await _finish(store, await _create(store, 1))
     bare = session.model_copy(update={"result": None})
-    _expect([bare], list(await store.find("org_a", Filter())), "a list leaves results out")
+    expect([bare], list(await store.find("org_a", Filter())), "a list leaves results out")
 
 
 async def _filters_by_phase_and_labels(store: Store) -> None:
@@ -149,21 +150,19 @@ async def _filters_by_phase_and_labels(store: Store) -> None:
         (Filter(labels={"team": "' OR 1=1 --"}), []),
         (Filter(phase=Phase.RUNNING, labels={"env": "prod", "team": "a"}), [c]),
     ):
-        _expect(expected, list(await store.find("org_a", wanted)), f"{wanted} finds its sessions, and no other")
+        expect(expected, list(await store.find("org_a", wanted)), f"{wanted} finds its sessions, and no other")
     page = await store.find("org_a", Filter(labels={"team": "a"}), before=c.id, limit=1)
-    _expect([b], list(page), "a filter and a cursor hold together")
+    expect([b], list(page), "a filter and a cursor hold together")
 
 
 async def _reads_a_trail_from_a_place_on(store: Store) -> None:
     first, second = await _create(store, 1), await _create(store, 2)
     first = await _finish(store, first)
-    _expect((1, 3, 4, 5), _numbers(await store.trail("org_a", first.id)), "a trail is one session's, oldest first")
-    _expect((2,), _numbers(await store.trail("org_a", second.id)), "a trail is one session's")
-    _expect(
-        (4, 5), _numbers(await store.trail("org_a", first.id, after=3)), "`after` leaves out its seq and all before"
-    )
-    _expect((3,), _numbers(await store.trail("org_a", first.id, after=1, limit=1)), "no more events than asked for")
-    _expect((), _numbers(await store.trail("org_a", first.id, after=5)), "the end of a trail is empty, not absent")
+    expect((1, 3, 4, 5), _numbers(await store.trail("org_a", first.id)), "a trail is one session's, oldest first")
+    expect((2,), _numbers(await store.trail("org_a", second.id)), "a trail is one session's")
+    expect((4, 5), _numbers(await store.trail("org_a", first.id, after=3)), "`after` leaves out its seq and all before")
+    expect((3,), _numbers(await store.trail("org_a", first.id, after=1, limit=1)), "no more events than asked for")
+    expect((), _numbers(await store.trail("org_a", first.id, after=5)), "the end of a trail is empty, not absent")
 
 
 async def _chains_each_org_on_its_own(store: Store) -> None:
@@ -171,8 +170,12 @@ async def _chains_each_org_on_its_own(store: Store) -> None:
     await asyncio.gather(*(_live(store, session) for session in sessions))
     for org_id in ("org_a", "org_b"):
         chain = await _chain(store, org_id)
-        _expect(tuple(range(1, 21)), _numbers(chain), f"the events of {org_id} are numbered without a gap")
-        _expect(None, verify(chain), f"the chain of {org_id} holds across its sessions")
+        expect(tuple(range(1, 21)), _numbers(chain), f"the events of {org_id} are numbered without a gap")
+        expect(None, verify(chain), f"the chain of {org_id} holds across its sessions")
+        expect(chain[3:5], list(await store.chain(org_id, after=3, limit=2)), "a chain is read from a place on")
+    trails = [await store.trail("org_a", session.id) for session in await store.find("org_a", Filter())]
+    events = sorted((event for trail in trails for event in trail), key=lambda event: event.seq)
+    expect(events, await _chain(store, "org_a"), "the chain is all trails of an org, and no other's")
 
 
 async def _tells_what_is_unsettled(store: Store) -> None:
@@ -181,7 +184,7 @@ async def _tells_what_is_unsettled(store: Store) -> None:
     await _finish(store, await _create(store, 3))
     await _advance(store, await _create(store, 4), TornDown())
     found = sorted(await store.unsettled(), key=lambda session: session.id)
-    _expect([pending, running], found, "what is pending or running, of any org, is unsettled, and nothing else")
+    expect([pending, running], found, "what is pending or running, of any org, is unsettled, and nothing else")
 
 
 async def _keeps_what_it_closed_with(make: Make) -> None:
@@ -191,11 +194,11 @@ async def _keeps_what_it_closed_with(make: Make) -> None:
     await store.close()
     before = await answer
     async with _opened(make, "reopened") as store:
-        _expect(session, await store.get("org_a", session.id), "close writes what is queued")
+        expect(session, await store.get("org_a", session.id), "close writes what is queued")
         await _advance(store, session, STARTED)
         chain = await _chain(store, "org_a")
-    _expect(list(before), chain[:1], "a trail outlives its store")
-    _expect((None, (1, 2)), (verify(chain), _numbers(chain)), "the chain goes on where it ended")
+    expect(list(before), chain[:1], "a trail outlives its store")
+    expect((None, (1, 2)), (verify(chain), _numbers(chain)), "the chain goes on where it ended")
 
 
 PROMISES: Final[dict[str, Callable[[Store], Awaitable[None]]]] = {
@@ -271,23 +274,9 @@ async def _live(store: Store, session: Session) -> None:
 
 
 async def _chain(store: Store, org_id: str) -> list[AuditEvent]:
-    """All events of an org, in the order of their seq."""
-    trails = [await store.trail(org_id, session.id) for session in await store.find(org_id, Filter())]
-    return sorted((event for trail in trails for event in trail), key=lambda event: event.seq)
+    """All events of an org, in their order."""
+    return list(await store.chain(org_id))
 
 
 def _numbers(events: Iterable[AuditEvent]) -> tuple[int, ...]:
     return tuple(event.seq for event in events)
-
-
-def _expect(expected: object, actual: object, promise: str) -> None:
-    if expected != actual:
-        raise AssertionError(f"{promise}: expected {expected!r}, got {actual!r}")
-
-
-async def _expect_error(answer: Awaitable[object], error: type[Exception], promise: str) -> None:
-    try:
-        await answer
-    except error:
-        return
-    raise AssertionError(f"{promise}: expected {error.__name__}")

@@ -1,0 +1,71 @@
+"""A change of a session, as it is written."""
+
+import sqlite3
+from dataclasses import dataclass
+from typing import Final
+
+from enclave.contracts.errors import StaleSession
+from enclave.core.session import Change
+from enclave.store.writer import Events
+
+
+@dataclass(frozen=True, slots=True)
+class SessionWrite:
+    """A change, to be written; answers with its sealed events."""
+
+    change: Change
+
+    @property
+    def org_id(self) -> str:
+        """Whose chain it goes to."""
+        return self.change.session.org_id
+
+    @property
+    def events(self) -> Events:
+        """What tells of it."""
+        return self.change.events
+
+    def run(self, connection: sqlite3.Connection, sealed: Events) -> Events:
+        """Write it. Raises StaleSession, having written nothing."""
+        if not _move(connection, self.change, _row(self.change)):
+            raise StaleSession
+        return sealed
+
+
+def _move(connection: sqlite3.Connection, change: Change, row: "_Row") -> bool:
+    """Whether the session was in `change.before`, and so is moved."""
+    if change.before is not None:
+        guard = (change.session.id, change.session.org_id, change.before.value)
+        return connection.execute(_MOVE, (*row.state, *guard)).rowcount == 1
+    created = connection.execute(_CREATE, (*row.origin, *row.state)).rowcount == 1
+    if created:
+        connection.executemany(_LABEL, row.labels)
+    return created
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A session as the table has it: what never changes, what every change replaces, and its labels."""
+
+    origin: tuple[str, ...]
+    state: tuple[str | None, ...]
+    labels: list[tuple[str, ...]]
+
+
+_CREATE: Final = (
+    "INSERT INTO sessions (id, org_id, created_by, created_at, phase, doc, result)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+)
+_MOVE: Final = "UPDATE sessions SET phase = ?, doc = ?, result = ? WHERE id = ? AND org_id = ? AND phase = ?"
+_LABEL: Final = "INSERT INTO labels (org_id, name, value, session_id) VALUES (?, ?, ?, ?)"
+
+
+def _row(change: Change) -> _Row:
+    session = change.session
+    doc = session.model_dump_json(exclude={"result"})
+    result = None if session.result is None else session.result.model_dump_json()
+    return _Row(
+        origin=(session.id, session.org_id, session.created_by, session.created_at.isoformat()),
+        state=(session.phase.value, doc, result),
+        labels=[(session.org_id, name, value, session.id) for name, value in session.labels.items()],
+    )
