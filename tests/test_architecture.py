@@ -22,6 +22,7 @@ LAYERS: dict[str, set[str]] = {
     "backends": {"contracts", "core", "sandbox"},
     "store": {"contracts", "core"},
     "identity": {"contracts", "core"},
+    "egress": {"contracts", "core"},
     "orchestrator": {"contracts", "core", "backends.base", "store.base"},
     "server": {"contracts", "core", "orchestrator", "identity.base"},
     "config": {"contracts", "core"},
