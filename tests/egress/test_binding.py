@@ -161,12 +161,23 @@ async def test_a_client_that_waits_for_100_is_told_to_go_on() -> None:
 async def test_what_is_refused_is_refused_before_the_body_is_sent() -> None:
     async with rig(paths=("/v1",)) as at:
         reader, writer = await at.open()
-        writer.write(request("/v2", "Expect: 100-continue", "Content-Length: 4", method="POST"))
+        writer.write(request("/v2", "Expect: 100-continue", "Content-Length: 4", method="POST", close=False))
         head = await reader.readuntil(b"\r\n\r\n")
         writer.close()
 
     assert head.startswith(b"HTTP/1.1 403 Forbidden\r\n")
     assert b"Connection: close" in head
+
+
+async def test_a_refusal_reaches_a_client_that_still_sends() -> None:
+    async with rig(paths=("/v1",)) as at:
+        reader, writer = await at.open()
+        writer.write(request("/v2", method="POST", body=b"x" * (4 << 20)))
+        await writer.drain()
+        answer = parsed(await reader.read(), "POST")
+        writer.close()
+
+    assert answer.status == 403
 
 
 async def test_a_refusal_says_why_and_the_next_call_may_pass() -> None:
