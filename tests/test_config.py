@@ -27,6 +27,8 @@ def test_the_environment_sets_everything_and_overrides_win() -> None:
         "ENCLAVE_BACKEND": "other",
         "ENCLAVE_SECRET_KEY": KEY,
         "ENCLAVE_EGRESS_PRIVATE": "10.0.0.0/8, ::1/128",
+        "ENCLAVE_EGRESS_DENY": "*.example.org, 10.1.0.0/16:22",
+        "ENCLAVE_EGRESS_CA": __file__,
     }
     assert set(environ) == set(VARIABLES.values())
     assert Settings.from_env(environ, port=0, home=None) == Settings(
@@ -39,6 +41,8 @@ def test_the_environment_sets_everything_and_overrides_win() -> None:
         backend="other",
         secret_key=bytes(range(32)),
         egress_private=(ip_network("10.0.0.0/8"), ip_network("::1/128")),
+        egress_deny=("*.example.org", "10.1.0.0/16:22"),
+        egress_ca=Path(__file__),
     )
 
 
@@ -55,6 +59,8 @@ def test_the_environment_sets_everything_and_overrides_win() -> None:
         ("ENCLAVE_SECRET_KEY", f"{KEY}!"),
         ("ENCLAVE_EGRESS_PRIVATE", "10.0.0.1/8"),
         ("ENCLAVE_EGRESS_PRIVATE", "internal"),
+        ("ENCLAVE_EGRESS_DENY", "*.com"),
+        ("ENCLAVE_EGRESS_CA", "/nowhere"),
     ],
 )
 def test_a_bad_value_is_one_clear_line(name: str, value: str) -> None:

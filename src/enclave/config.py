@@ -9,6 +9,7 @@ from typing import Any, Final, Self
 from enclave.contracts.errors import InvalidRequest
 from enclave.core import key
 from enclave.core.address import Network
+from enclave.core.egress import Floor, parse_rule
 
 DEFAULT_PORT: Final = 8088
 LEAST_SECRET_BYTES: Final = 32
@@ -21,7 +22,9 @@ class Settings:
     `home` holds the database and the keys, and the templates unless `templates` names another directory. `pool` is the
     most sandboxes of each language that wait ready, None for the backend's own choice. Without a `jwt_secret` the one
     that was made with the home is used, and likewise without a `secret_key`, the 32 bytes that secrets are sealed with.
-    `egress_private` are the private and loopback networks that upstreams of service bindings may be in.
+    `egress_private` are the private and loopback networks that allowed names and the upstreams of service bindings may
+    be in, `egress_deny` rules that deny whatever a session allows, `egress_ca` a PEM file of certificates that
+    upstreams are trusted by beside the system's.
     """
 
     home: Path
@@ -34,6 +37,15 @@ class Settings:
     templates: Path | None = None
     secret_key: bytes | None = field(default=None, repr=False)
     egress_private: tuple[Network, ...] = ()
+    egress_deny: tuple[str, ...] = ()
+    egress_ca: Path | None = None
+
+    @property
+    def egress_floor(self) -> Floor:
+        """What every session's egress is bounded by."""
+        private = tuple(str(network) for network in self.egress_private)
+        authorities = None if self.egress_ca is None else str(self.egress_ca)
+        return Floor(deny=self.egress_deny, private=private, authorities=authorities)
 
     @property
     def template_directory(self) -> Path:
@@ -63,6 +75,8 @@ VARIABLES: Final[Mapping[str, str]] = {
     "backend": "ENCLAVE_BACKEND",
     "secret_key": "ENCLAVE_SECRET_KEY",
     "egress_private": "ENCLAVE_EGRESS_PRIVATE",
+    "egress_deny": "ENCLAVE_EGRESS_DENY",
+    "egress_ca": "ENCLAVE_EGRESS_CA",
 }
 """The environment variable of each setting."""
 
@@ -92,6 +106,23 @@ def _networks(text: str) -> tuple[Network, ...]:
         ) from None
 
 
+def _rules(text: str) -> tuple[str, ...]:
+    rules = tuple(one.strip() for one in text.split(",") if one.strip())
+    for rule in rules:
+        try:
+            parse_rule(rule)
+        except ValueError as error:
+            raise InvalidRequest(f"ENCLAVE_EGRESS_DENY: {rule}: {error}") from None
+    return rules
+
+
+def _file(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise InvalidRequest(f"ENCLAVE_EGRESS_CA must be a file of certificates; {path} is none")
+    return path
+
+
 _READ: Final[Mapping[str, Callable[[str], object]]] = {
     "home": lambda text: Path(text).expanduser(),
     "host": str,
@@ -102,6 +133,8 @@ _READ: Final[Mapping[str, Callable[[str], object]]] = {
     "backend": str,
     "secret_key": _key,
     "egress_private": _networks,
+    "egress_deny": _rules,
+    "egress_ca": _file,
 }
 
 

@@ -97,7 +97,9 @@ def _backend(settings: Settings) -> Backend:
     if settings.backend not in found.names:
         raise InvalidRequest(f"ENCLAVE_BACKEND must be one of: {', '.join(sorted(found.names))}")
     make = found[settings.backend].load()
-    backend: Backend = make(home=settings.home, pool=settings.pool, templates=settings.template_directory)
+    backend: Backend = make(
+        home=settings.home, pool=settings.pool, templates=settings.template_directory, egress=settings.egress_floor
+    )
     return backend
 
 

@@ -77,7 +77,7 @@ CHAINS = st.lists(BARE, min_size=1, max_size=6).map(chained)
 ABSENT = {"exit_code": 1, "signal": 1, "kill_reason": KillReason.CPU_EXCEEDED, "session_id": "x", "result_sha256": "x"}
 
 
-def changed(name: str, value: object) -> object:
+def changed(name: str, value: object) -> object:  # noqa: C901  a case for each type
     """Another value that this field may have."""
     match value:
         case None:

@@ -23,6 +23,7 @@ from enclave.core.rule import ALL_PORTS, CidrRule, NameRule, Ports, Rule, parse_
 __all__ = [
     "Address",
     "CidrRule",
+    "Floor",
     "NameRule",
     "Network",
     "Ports",
@@ -38,6 +39,19 @@ __all__ = [
     "private",
     "resolvable",
 ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """What the operator sets for every session, as texts.
+
+    `deny` are rules that deny whatever a session allows, `private` networks that names and the upstreams of bindings
+    may resolve into, `authorities` a PEM file of certificates that upstreams are trusted by beside the system's.
+    """
+
+    deny: tuple[str, ...] = ()
+    private: tuple[str, ...] = ()
+    authorities: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,17 @@ import os
 import socket
 from collections import deque
 from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Address, IPv6Address
+from dataclasses import asdict
 from typing import Any, Final
 
-from enclave.core.egress import parse_rules
+from enclave.core.egress import Floor, parse_rules
 from enclave.egress import wire
 from enclave.egress.ledger import Attempt
 from enclave.egress.raw import Closed, Obituaries
 from enclave.egress.route import Routes
+from enclave.egress.service.binding import Call, Services, trust
 from enclave.egress.session import Session, Surroundings
+from enclave.egress.upstreams import Upstreams
 from enclave.sandbox import wire as message
 
 _SETTLE_SECONDS: Final = 1.0
@@ -25,10 +27,11 @@ log = logging.getLogger(__name__)
 class Broker:
     """All sessions of one control plane, held by the other end of a SEQPACKET socket."""
 
-    def __init__(self, control: socket.socket, floor: wire.Floor) -> None:
+    def __init__(self, control: socket.socket, floor: Floor) -> None:
         self._control = control
         self._floor = floor
         self._routes = Routes()
+        self._upstreams = Upstreams(self._routes.leads_away, floor.private)
         self._sessions: dict[int, Session] = {}
         self._reports: deque[Mapping[str, Any]] = deque()
         self._over = asyncio.Event()
@@ -75,22 +78,20 @@ class Broker:
         terms = wire.read_terms(fds[0])
         rules = parse_rules(terms.allow, (*terms.deny, *self._floor.deny), self._floor.private)
         sockets = [socket.socket(fileno=fd) for fd in fds[2:]]
-        self._sessions[number] = Session(rules, fds[1], sockets, self._surroundings(number))
+        self._sessions[number] = Session(rules, fds[1], sockets, self._surroundings(number, terms))
 
-    def _surroundings(self, number: int) -> Surroundings:
+    def _surroundings(self, number: int, terms: wire.Terms) -> Surroundings:
         def tell(attempt: Attempt) -> None:
             self._report({"id": number, **attempt.to_fields()})
 
         def violated(call: str) -> None:
             self._report({"ev": "violated", "id": number, "call": call})
 
-        def visited(ours: socket.socket, address: str) -> None:
-            ours.close()
+        def invoked(call: Call) -> None:
+            self._report({"ev": "invoked", "id": number, **asdict(call)})
 
-        return Surroundings(leads_away=self._leads_away, tell=tell, violated=violated, visited=visited)
-
-    def _leads_away(self, address: IPv4Address | IPv6Address) -> bool:
-        return self._routes.leads_away(address)
+        services = Services(terms.places(), trust(self._floor.authorities), self._upstreams.connect, invoked)
+        return Surroundings(leads_away=self._routes.leads_away, tell=tell, violated=violated, services=services)
 
     async def _dismiss(self, number: int) -> None:
         if (session := self._sessions.pop(number, None)) is not None:
@@ -125,12 +126,10 @@ class Broker:
 
 def serve(control: socket.socket) -> None:
     """Be a broker for whoever holds the other end."""
-    order = wire.read(message.receive(control, 0)[0])
-    floor = wire.Floor(deny=tuple(order["deny"]), private=tuple(order["private"]))
-    asyncio.run(_serve(control, floor))
+    asyncio.run(_serve(control, wire.read_floor(message.receive(control, 0)[0])))
     # Threads may still wait for the resolver; nobody waits for them.
     os._exit(0)
 
 
-async def _serve(control: socket.socket, floor: wire.Floor) -> None:
+async def _serve(control: socket.socket, floor: Floor) -> None:
     await Broker(control, floor).run()

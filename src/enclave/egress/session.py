@@ -24,6 +24,7 @@ from enclave.egress.notification import Call, Gone, Listener
 from enclave.egress.outgoing import Outgoing
 from enclave.egress.pins import Pins
 from enclave.egress.resolver import Resolver
+from enclave.egress.service.binding import READ_LIMIT, Services
 from enclave.sandbox import linux
 from enclave.sandbox.syscalls import NUMBERS
 
@@ -38,12 +39,12 @@ _DATAGRAM: Final = "only TCP leaves a sandbox"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What a session is given by the broker: the kernel's routes, whom to tell what, and who answers bindings."""
+    """What a session is given by the broker: the kernel's routes, whom to tell what, and its bindings."""
 
     leads_away: Callable[[IPv4Address | IPv6Address], bool]
     tell: Callable[[Attempt], None]
     violated: Callable[[str], None]
-    visited: Callable[[socket.socket, str], None]
+    services: Services
 
 
 class Session:
@@ -56,7 +57,7 @@ class Session:
         self._ledger = Ledger(around.tell)
         self._pins = Pins(rules, around.leads_away)
         self._resolver = Resolver(sockets[0], self._pins, self._ledger)
-        self._door = Door(sockets[1], around.visited) if len(sockets) > 1 else None
+        self._door = Door(sockets[1], self._visited) if len(sockets) > 1 else None
         self._handed: dict[int, outgoing.Handed] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -72,6 +73,7 @@ class Session:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._around.services.close()
         for cookie in tuple(self._handed):
             self.closed(raw.Closed(cookie, 0, 0))
         self._ledger.settle(last=True)
@@ -189,8 +191,24 @@ class Session:
         )
         self._listener.answer(call, errno.EACCES)
 
+    def _visited(self, ours: socket.socket, address: str) -> None:
+        if len(self._tasks) >= MOST_AT_ONCE:
+            ours.close()
+            return
+        self._keep(self._serve(ours, address))
+
+    async def _serve(self, ours: socket.socket, address: str) -> None:
+        client, writer = await asyncio.open_connection(sock=ours, limit=READ_LIMIT)
+        try:
+            await self._around.services.serve(address, client, writer)
+        finally:
+            writer.close()
+
     def _begin(self, call: Call, making: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(self._finish(call, making))
+        self._keep(self._finish(call, making))
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from enclave.core.egress import Floor
 from enclave.core.grant import Grant
 
 MAX_TERMS: Final = 4 * 1024 * 1024
@@ -48,14 +49,6 @@ class Terms:
         return cls(allow=tuple(fields["allow"]), deny=tuple(fields["deny"]), grants=grants)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Floor:
-    """What the operator sets for every session: what is denied whatever it asks, and private space open to names."""
-
-    deny: tuple[str, ...] = ()
-    private: tuple[str, ...] = ()
-
-
 def variable(name: str) -> str:
     """The environment variable in which a session finds the binding of a name."""
     return "ENCLAVE_SVC_" + name.upper().replace("-", "_")
@@ -64,6 +57,12 @@ def variable(name: str) -> str:
 def configure(floor: Floor) -> bytes:
     """The first message."""
     return json.dumps({"op": "configure", **asdict(floor)}).encode()
+
+
+def read_floor(data: bytes) -> Floor:
+    """The floor in the first message."""
+    fields = read(data)
+    return Floor(deny=tuple(fields["deny"]), private=tuple(fields["private"]), authorities=fields["authorities"])
 
 
 def admit(number: int) -> bytes:

@@ -17,7 +17,7 @@ from enclave.backends.local.station import MIB, Plan, Station
 from enclave.backends.local.template import Kept
 from enclave.contracts.errors import Unavailable
 from enclave.contracts.policy import Guarantee, Language, SessionLimits
-from enclave.egress.wire import Floor
+from enclave.core.egress import Floor
 from enclave.sandbox import template as inside
 from enclave.sandbox import wire
 
@@ -36,6 +36,7 @@ _ENFORCED: Final = frozenset(
         Guarantee.DISK_LIMIT,
         Guarantee.EGRESS_DENY,
         Guarantee.EGRESS_ALLOWLIST,
+        Guarantee.SERVICE_BINDINGS,
         Guarantee.PYTHON,
     }
 )
@@ -50,10 +51,12 @@ class LocalBackend:
 
     name = "local"
 
-    def __init__(self, *, home: Path, pool: int | None = None, templates: Path | None = None) -> None:
+    def __init__(
+        self, *, home: Path, pool: int | None = None, templates: Path | None = None, egress: Floor | None = None
+    ) -> None:
         self._kept_in = templates or home / "templates"
         self._pool = pool
-        self._broker = Broker(Floor())
+        self._broker = Broker(egress or Floor())
         self._bare: Station | None = None
         self._templates: dict[str, tuple[int, Station]] = {}
         self._retired: list[Station] = []

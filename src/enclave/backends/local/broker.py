@@ -10,8 +10,12 @@ from typing import Final, Protocol
 from enclave.backends.local import connection
 from enclave.backends.local.connection import Connection, Program, Report
 from enclave.contracts.errors import Unavailable
+from enclave.core.egress import Floor
 from enclave.egress import wire
 
+PROGRAM: Final = Program(
+    name="egress broker", module="enclave.egress.boot", interpreter=sys.executable, options=("-I",)
+)
 _RESTART_SECONDS: Final = 0.2
 
 log = logging.getLogger(__name__)
@@ -32,10 +36,7 @@ class Guest(Protocol):
 class Broker:
     """The one broker of this machine's sandboxes."""
 
-    def __init__(self, floor: wire.Floor) -> None:
-        self._program = Program(
-            name="egress broker", module="enclave.egress.boot", interpreter=sys.executable, options=("-I",)
-        )
+    def __init__(self, floor: Floor) -> None:
         self._floor = floor
         self._connection: Connection | None = None
         self._numbers = itertools.count(1)
@@ -57,7 +58,7 @@ class Broker:
 
     async def open(self) -> None:
         """Have a broker stand. Raises Unavailable, saying why."""
-        started = await connection.start(self._program, wire.configure(self._floor))
+        started = await connection.start(PROGRAM, wire.configure(self._floor))
         started.listen(self._on_report, self._on_end)
         self._connection = started
 
