@@ -54,7 +54,14 @@ PROBES: Final = (
         }.items()
     ],
     raw(_F, "setns_no_descriptor", f"{_SETNS}, -1, 0", "EPERM", "seccomp"),
-    raw(_F, "capset", f"{_CAPSET}, -1, -1", "EPERM", "seccomp"),
+    Probe(
+        name="capset_raises",
+        family=_F,
+        code="header = (ctypes.c_uint32 * 2)(0x20080522, 0)\nasked = (ctypes.c_uint32 * 6)(1 << 21, 1 << 21)\n"
+        f"enclave.result(named(call({_CAPSET}, header, asked)))",
+        expect=blocked("EPERM"),
+        control="capabilities",
+    ),
     *[
         Probe(
             name=f"capabilities_{kind.lower()}",
