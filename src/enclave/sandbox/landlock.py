@@ -1,9 +1,8 @@
 """A second wall around the file system: what a sandbox may do beneath each place, whatever the mounts say.
 
-landlock(7). The domain is put on by init, is inherited by all it starts, and can only be narrowed. Mounts keep the root
-from being written; should one be laid out wrongly, this still does. Beneath it the kernel also refuses every change of
-mounts, and `ptrace`, signals and abstract sockets across its edge. Network rights are left alone: a sandbox's loopback
-is its own, and there is no other way out.
+landlock(7). Init enters the domain, all it starts inherit it. Should a mount be laid out wrongly, the root still cannot
+be written; the kernel also refuses every change of mounts, and `ptrace`, signals and abstract sockets across the edge.
+Network rights are left alone: a sandbox's loopback is its own, and there is no other way out.
 """
 
 import ctypes
@@ -34,11 +33,9 @@ _RIGHTS: Final = {2: 14, 3: 15, 5: 16}
 _SCOPES: Final = {6: 0b11}
 """LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET and LANDLOCK_SCOPE_SIGNAL."""
 
-_SYS_CREATE_RULESET: Final = 444  # the same on every architecture, as all calls since Linux 5.1
-_SYS_ADD_RULE: Final = 445
-_SYS_RESTRICT_SELF: Final = 446
-_CREATE_RULESET_VERSION: Final = 1
-_RULE_PATH_BENEATH: Final = 1
+# The same on every architecture, as all calls since Linux 5.1.
+_SYS_CREATE_RULESET, _SYS_ADD_RULE, _SYS_RESTRICT_SELF = 444, 445, 446
+_CREATE_RULESET_VERSION, _RULE_PATH_BENEATH = 1, 1
 
 _LOOK: Final = EXECUTE | READ_FILE | READ_DIR
 _USE: Final = WRITE_FILE | TRUNCATE | IOCTL_DEV
