@@ -21,7 +21,7 @@ from enclave.backends.local import channel, connection, machine, workload
 _NAMES: Final = (
     "import dataclasses, os, random, re, sys, types\n"
     "from enclave.guest import python\n"
-    "from enclave.sandbox import boot, cgroup, host, init, isolate, launcher, linux, root, seccomp, slot\n"
+    "from enclave.sandbox import boot, cgroup, host, init, isolate, landlock, launcher, linux, root, seccomp, slot\n"
 )
 
 
@@ -141,6 +141,7 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
     "asked": Mutation("seccomp.ALLOWED |= seccomp.ASKED.keys()\nseccomp.ASKED = {}\n"),
     "exploits": Mutation("seccomp.EXPLOITS = frozenset()\n"),
     "seccomp": Mutation("seccomp.install = lambda assembled: os.open('/dev/null', os.O_RDONLY)\n"),
+    "landlock": Mutation("landlock.enter = lambda chosen, own: None\n"),
     "capabilities": Mutation("linux.drop_capabilities = lambda: None\n"),
     "no_new_privs": Mutation(_prctl_without("option == linux.PR_SET_NO_NEW_PRIVS")),
     "init_dumpable": Mutation(_prctl_without("(option, value) == (linux.PR_SET_DUMPABLE, 0)")),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from enclave.backends.local import LocalBackend, machine
+from enclave.sandbox import landlock
 from tests.hostile import host, mutations
 from tests.hostile.corpus import PROBES
 from tests.hostile.probe import Outcome, Probe, harmless, judge
@@ -51,19 +52,19 @@ def _no_ipc_left() -> Iterator[None]:
     host.remove_ipc()
 
 
-async def failing(
+async def under(
     control: str, probes: list[Probe], facts: Mapping[str, object], home: Path
-) -> tuple[list[Outcome], set[str]]:
+) -> tuple[set[str | None], dict[str, Outcome]]:
+    """What a plain program of each language gave with a control removed, and then each probe."""
     with pytest.MonkeyPatch.context() as patch:
         mutations.apply(control.split("+"), patch)
         backend = LocalBackend(home=home, pool=0)  # each is made after what went before it
         await backend.start()
         try:
             first = [await run(backend, alive(language), facts) for language in {probe.language for probe in probes}]
-            outcomes = await run_all(backend, probes, facts)
+            return {outcome.result for outcome in first}, await run_all(backend, probes, facts)
         finally:
             await close(backend)
-    return first, {p.name for p in probes if judge(p.expect, outcomes[p.name]) != p.expect.verdict}
 
 
 @pytest.mark.parametrize("control", CONTROLS)
@@ -71,7 +72,20 @@ async def test_without_its_control_a_probe_fails(control: str, facts: Mapping[st
     able = [probe for probe in PROBES if probe.language == "python" or machine.node() is not None]
     probes = [probe for probe in able if probe.control == control]
 
-    first, fail = await failing(control, probes, facts, tmp_path)
+    first, outcomes = await under(control, probes, facts, tmp_path)
 
-    assert {outcome.result for outcome in first} == {"harmless: alive"}, "programs still run, so that failing tells"
-    assert {probe.name for probe in probes} - fail == set()
+    unharmed = [probe.name for probe in probes if judge(probe.expect, outcomes[probe.name]) == probe.expect.verdict]
+    assert first == {"harmless: alive"}, "programs still run, so that failing tells"
+    assert unharmed == []
+
+
+async def test_where_the_mounts_fail_landlock_alone_refuses(facts: Mapping[str, object], tmp_path: Path) -> None:
+    if landlock.domain() is None:
+        pytest.skip("this kernel has no Landlock that is used")
+    probes = [probe for probe in PROBES if probe.control == "writable_root+real_root+landlock"]
+
+    _, held = await under("writable_root+real_root", probes, facts, tmp_path)
+    _, let = await under("writable_root+real_root+landlock", probes, facts, tmp_path)
+
+    assert {name: outcome.result for name, outcome in held.items()} == {p.name: "blocked: EACCES" for p in probes}
+    assert [name for name, outcome in let.items() if outcome.result == "blocked: EACCES"] == []

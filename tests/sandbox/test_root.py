@@ -22,3 +22,9 @@ def test_etc_says_nothing_of_the_host() -> None:
     invented = {path: plan.files[path] for path in plan.files if path.removeprefix("/etc/") in root.ETC}
     assert invented == {f"/etc/{name}": text.encode() for name, text in root.ETC.items()}
     assert set(plan.files) - set(invented) <= {f"/etc/{name}" for name in root.COPIED}
+
+
+def test_alternatives_lead_into_the_runtime_and_nowhere_else() -> None:
+    links = {path: to for path, to in root.plan(["/usr"], {}).links.items() if path.startswith("/etc/alternatives/")}
+
+    assert {path: to for path, to in links.items() if not to.startswith("/usr/")} == {}

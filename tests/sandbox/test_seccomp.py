@@ -152,6 +152,15 @@ def test_threads_and_processes_are_cloned() -> None:
     assert judge("x86_64", number, (17, 0, 0, 0, 0, 0)) == ALLOW
 
 
+def test_no_real_time_is_asked_for() -> None:
+    number = number_of("x86_64", "sched_setscheduler")
+    assert number is not None
+
+    allowed = {policy for policy in range(16) if judge("x86_64", number, (0, policy, 0, 0, 0, 0)) == ALLOW}
+
+    assert allowed == {0, 3, 5}
+
+
 REFUSED = """
     unshare setns mount umount2 pivot_root chroot bpf perf_event_open ptrace process_vm_readv process_vm_writev
     keyctl add_key request_key userfaultfd kexec_load init_module finit_module delete_module open_by_handle_at

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from enclave.sandbox import cgroup, host, isolate, linux, root, seccomp, template, wire
+from enclave.sandbox import cgroup, host, isolate, landlock, linux, root, seccomp, template, wire
 from enclave.sandbox.launcher import INIT_TASKS, Launcher
 from enclave.sandbox.pool import Bounds, Pool
 from enclave.sandbox.slot import UID_BASE, UID_RANGE, UID_RANGES, Shape, Site
@@ -80,6 +80,7 @@ def _settle(control: socket.socket, order: wire.Configure) -> Launcher:
     hierarchy = cgroup.open_hierarchy(host.own_mounts(), order.instance)
     _become_first_of_own()
     linux.last_capability()
+    landlock.domain()
     ground = Site(
         hierarchy=hierarchy,
         own_pid_namespace=os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC),

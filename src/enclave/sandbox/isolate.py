@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from enclave.sandbox import linux, seccomp
+from enclave.sandbox import landlock, linux, seccomp
 
 INSIDE_ID: Final = 1000
 HOME: Final = "/work"
@@ -109,6 +109,7 @@ def put_up(walls: Walls) -> Openings:
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
     # After the change of ids, which clears it (prctl(2)).
     linux.prctl(linux.PR_SET_PDEATHSIG, 9)
+    landlock.enter(landlock.domain(), own=(_TMP, HOME))
     return Openings(seccomp.install(walls.filter), resolver, work)
 
 

@@ -17,21 +17,37 @@ _DEVICE: Final = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT
 _STAGE: Final = "/tmp"  # noqa: S108  hidden by our own mount, in our own namespace
 
 DEVICES: Final = ("null", "zero", "full", "random", "urandom")
-_RUNTIME: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libexec", "share")
+_RUNTIME: Final = ("bin", "include", "sbin", "lib", "lib32", "lib64", "libexec", "share")
 _MERGED: Final = ("bin", "sbin", "lib", "lib32", "lib64")
 
+_SERVICES: Final = (
+    *(("echo", "7/tcp"), ("echo", "7/udp"), ("daytime", "13/tcp"), ("daytime", "13/udp"), ("ftp", "21/tcp")),
+    *(("ssh", "22/tcp"), ("telnet", "23/tcp"), ("smtp", "25/tcp"), ("domain", "53/tcp"), ("domain", "53/udp")),
+    *(("http", "80/tcp"), ("pop3", "110/tcp"), ("ntp", "123/udp"), ("imap", "143/tcp"), ("ldap", "389/tcp")),
+    *(("https", "443/tcp"), ("https", "443/udp"), ("submission", "587/tcp"), ("imaps", "993/tcp")),
+    *(("mysql", "3306/tcp"), ("postgresql", "5432/tcp"), ("http-alt", "8080/tcp")),
+)
+
 ETC: Final[Mapping[str, str]] = {
-    "passwd": "sandbox:x:1000:1000:sandbox:/work:/bin/sh\n",
-    "group": "sandbox:x:1000:\n",
+    # Root and nobody own what a listing shows: programs that pack files ask for their names.
+    "passwd": (
+        "root:x:0:0:root:/:/usr/sbin/nologin\n"
+        "sandbox:x:1000:1000:sandbox:/work:/bin/sh\n"
+        "nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
+    ),
+    "group": "root:x:0:\nsandbox:x:1000:\nnogroup:x:65534:\n",
     "hosts": "127.0.0.1 localhost sandbox\n::1 localhost\n",
     "hostname": "sandbox\n",
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+    # The names that getaddrinfo(3) and getservbyname(3) are asked for (IANA).
+    "protocols": "ip 0 IP\nicmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\nipv6 41 IPv6\nipv6-icmp 58 IPv6-ICMP\n",
+    "services": "".join(f"{name} {port}\n" for name, port in _SERVICES),
     "resolv.conf": "",
     "machine-id": "",
 }
 """All that libc needs of /etc, and nothing of the host's."""
 
-COPIED: Final = ("ld.so.cache", "ssl/certs/ca-certificates.crt")
+COPIED: Final = ("ld.so.cache", "ssl/certs/ca-certificates.crt", "ssl/openssl.cnf")
 """Host files of /etc that hold only public facts and that programs need as they are."""
 
 
@@ -74,19 +90,35 @@ def plan(prefixes: Sequence[str], files: Mapping[str, bytes], packages: str | No
     copied = {f"/etc/{name}": data for name in COPIED if (data := _read(f"/etc/{name}")) is not None}
     return Plan(
         binds=binds + extra + tuple(Bind(f"/dev/{name}", device=True) for name in DEVICES),
-        links={**links, **_DEV_LINKS, "/var/tmp": "/tmp"},  # noqa: S108
+        links={**links, **_LINKS, **_alternatives()},
         directories=("/proc", "/work", "/tmp", "/dev", "/sys"),  # noqa: S108
         files={**etc, **copied, **files},
     )
 
 
-_DEV_LINKS: Final = {
+_LINKS: Final = {
+    "/etc/os-release": "/usr/lib/os-release",
+    "/var/tmp": "/tmp",  # noqa: S108
     "/dev/fd": "/proc/self/fd",
     "/dev/stdin": "/proc/self/fd/0",
     "/dev/stdout": "/proc/self/fd/1",
     "/dev/stderr": "/proc/self/fd/2",
     "/dev/shm": "/tmp",  # noqa: S108
 }
+
+
+_ALTERNATIVES: Final = "/etc/alternatives"
+"""Where Debian keeps which awk, cc or BLAS is meant: what /usr links to, and only links back into it."""
+
+
+def _alternatives() -> dict[str, str]:
+    try:
+        names = os.listdir(_ALTERNATIVES)
+    except OSError:
+        return {}
+    paths = [f"{_ALTERNATIVES}/{name}" for name in names]
+    links = {path: os.readlink(path) for path in paths if os.path.islink(path)}
+    return {path: target for path, target in links.items() if target.startswith("/usr/")}
 
 
 def _covered(prefix: str) -> bool:

@@ -34,9 +34,9 @@ ALLOWED: Final = frozenset(
     brk madvise membarrier mincore mlock mlock2 mlockall mprotect mremap msync munlock
     munlockall munmap pkey_alloc pkey_free pkey_mprotect
     """.split()
-    # processes, signals, time
+    # processes, signals, time; capset because ip and ping end when they cannot give up what they do not have
     + """
-    alarm arch_prctl capget clock_getres clock_gettime clock_nanosleep execve execveat exit exit_group fork
+    alarm arch_prctl capget capset clock_getres clock_gettime clock_nanosleep execve execveat exit exit_group fork
     futex futex_waitv get_robust_list getcpu getegid geteuid getgid getgroups getitimer getpgid getpgrp getpid
     getppid getpriority getrandom getresgid getresuid getrlimit getrusage getsid gettid gettimeofday getuid
     ioprio_get kill nanosleep pause pidfd_open pidfd_send_signal prlimit64 restart_syscall rseq rt_sigaction
@@ -100,6 +100,11 @@ class Only:
     alternatives: tuple[Mapping[int, tuple[int, ...]], ...]
 
 
+_ORDINARY: Final = (0, 3, 5)
+"""SCHED_OTHER, SCHED_BATCH, SCHED_IDLE (linux/sched.h)."""
+_RESET_ON_FORK: Final = 0x40000000
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """Refuse when the argument `flags` has one of the `bits`; else ask.
@@ -151,6 +156,10 @@ CONDITIONAL: Final[Mapping[str, tuple[Never | Only | Except, str]]] = {
     ),
     "socketpair": (Only(({0: (AF_UNIX,)},)), "as socket"),
     "personality": (Only(({0: (0, 0xFFFFFFFF)},)), "reading it, or the ordinary one; never without ASLR"),
+    "sched_setscheduler": (
+        Only(({1: (*_ORDINARY, *(policy | _RESET_ON_FORK for policy in _ORDINARY))},)),
+        "ordinary, batch and idle: what makes a program wait longer; real time is never asked for",
+    ),
     "fcntl": (
         Never(1, values=(1024, 1026)),
         "F_SETLEASE and F_NOTIFY watch files that others use too; so does inotify, which is not allowed at all",

@@ -151,14 +151,14 @@ PROBES: Final = (
         code="import subprocess\nout = subprocess.run(['mount', '-t', 'tmpfs', 'x', '/work'], capture_output=True, "
         "text=True)\ncheck(out.returncode in (1, 32) and os.listdir('/work'), 'blocked: refused', out)",
         expect=blocked("refused"),
-        control="seccomp+real_root+capabilities",
+        control="seccomp+landlock+real_root+capabilities",
     ),
     Probe(
         name="remount_writable",
         family=_F,
         code=f"enclave.result(named(call({number(165, 40)}, b'none', b'/', 0, 4096 | 32, 0)))",
         expect=blocked("EPERM"),
-        control="seccomp+real_root+capabilities",
+        control="seccomp+landlock+real_root+capabilities",
     ),
     Probe(
         name="unmask_by_umount",

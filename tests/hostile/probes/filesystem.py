@@ -36,7 +36,7 @@ _ABSENT_ALWAYS: Final = {
     "dev_kvm": "open('/dev/kvm')",
     "docker_socket": "os.stat('/var/run/docker.sock')",
 }
-_READ_ONLY_ROOT: Final = {
+_MADE_IN_ROOT: Final = {
     "write_root": "open('/x', 'w')",
     "write_etc_passwd": "open('/etc/passwd', 'w')",
     "write_resolv_conf": "open('/etc/resolv.conf', 'w')",
@@ -46,7 +46,6 @@ _READ_ONLY_ROOT: Final = {
     "rename_root": "os.rename('/etc', '/etc2')",
     "symlink_in_dev": "os.symlink('/tmp/x', '/dev/x')",
     "mknod_in_root": "os.mkfifo('/etc/x')",
-    "chmod_root": "os.chmod('/', 0o777)",
 }
 _READ_ONLY_RUNTIME: Final = {
     "write_usr": "open('/usr/bin/x', 'w')",
@@ -70,7 +69,8 @@ PROBES: Final = (
         told(_F, name, act, "ENOENT", "fixed: this host may have none, so that nothing tells the wall's absence")
         for name, act in _ABSENT_ALWAYS.items()
     ],
-    *[told(_F, name, act, "EROFS", "writable_root") for name, act in _READ_ONLY_ROOT.items()],
+    *[told(_F, name, act, "EROFS", "writable_root+real_root+landlock") for name, act in _MADE_IN_ROOT.items()],
+    told(_F, "chmod_root", "os.chmod('/', 0o777)", "EROFS", "writable_root"),
     *[told(_F, name, act, "EROFS", "writable_runtime+read_only_start") for name, act in _READ_ONLY_RUNTIME.items()],
     told(_F, "link_out_of_runtime", "os.link('/usr/bin/env', '/work/env')", "EXDEV", f"fixed: {_HERE}"),
     told(_F, "rename_into_runtime", "os.rename('/work/main.py', '/usr/bin/x')", "EXDEV", f"fixed: {_HERE}"),
@@ -78,8 +78,11 @@ PROBES: Final = (
     told(_F, "touch_shared_device", "os.utime('/dev/null')", "EROFS", "writable_devices+read_only_start"),
     told(_F, "touch_device_held_open", "os.utime(0)", "EROFS", "writable_devices+read_only_start"),
     told(_F, "chmod_device_held_open", "os.fchmod(0, 0o666)", "EROFS", "writable_devices+read_only_start"),
-    told(_F, "mknod_memory_device", "os.mknod('m', 0o20666, os.makedev(1, 1))", "EPERM", "real_root+capabilities"),
-    told(_F, "mknod_disk_device", "os.mknod('d', 0o60666, os.makedev(254, 0))", "EPERM", "real_root+capabilities"),
+    told(_F, "mknod_memory_device", "os.mknod('m', 0o20666, os.makedev(1, 1))", "EACCES",
+         "real_root+capabilities+landlock"),
+    told(_F, "mknod_disk_device", "os.mknod('d', 0o60666, os.makedev(254, 0))", "EACCES",
+         "real_root+capabilities+landlock"),
+    told(_F, "mknod_whiteout", "os.mknod('w', 0o20666, 0)", "EACCES", "landlock"),
     Probe(
         name="dev_has_five_devices",
         family=_F,
@@ -99,8 +102,8 @@ PROBES: Final = (
     Probe(
         name="etc_is_our_own",
         family=_F,
-        code="check(read('/etc/passwd') == 'sandbox:x:1000:1000:sandbox:/work:/bin/sh\\n', 'blocked: own', "
-        "read('/etc/passwd'))",
+        code="names = [line.split(':')[0] for line in read('/etc/passwd').splitlines()]\n"
+        "check(names == ['root', 'sandbox', 'nobody'], 'blocked: own', names)",
         expect=blocked("own"),
         control="host_root",
     ),

@@ -54,7 +54,14 @@ PROBES: Final = (
         }.items()
     ],
     raw(_F, "setns_no_descriptor", f"{_SETNS}, -1, 0", "EPERM", "seccomp"),
-    raw(_F, "capset", f"{_CAPSET}, -1, -1", "EPERM", "seccomp"),
+    Probe(
+        name="capset_raises",
+        family=_F,
+        code="header = (ctypes.c_uint32 * 2)(0x20080522, 0)\nasked = (ctypes.c_uint32 * 6)(1 << 21, 1 << 21)\n"
+        f"enclave.result(named(call({_CAPSET}, header, asked)))",
+        expect=blocked("EPERM"),
+        control="capabilities",
+    ),
     *[
         Probe(
             name=f"capabilities_{kind.lower()}",
@@ -76,7 +83,7 @@ PROBES: Final = (
             control=control,
         )
         for name, field, value, control in (
-            ("no_new_privileges", "NoNewPrivs", ["1"], "seccomp+no_new_privs"),
+            ("no_new_privileges", "NoNewPrivs", ["1"], "seccomp+landlock+no_new_privs"),
             ("filter_is_on", "Seccomp", ["2"], "seccomp"),
             ("one_filter", "Seccomp_filters", ["1"], "seccomp"),
             ("no_groups", "Groups", [], "real_root+groups"),
@@ -103,7 +110,7 @@ PROBES: Final = (
                 "text=True).stdout\nauxv = {l.split()[0]: l.split()[1] for l in said.splitlines() if l[:3] == 'AT_'}\n"
                 "check((auxv.get('AT_EUID:'), auxv.get('AT_SECURE:')) == ('1000', '0'), 'blocked: as anyone', auxv)",
                 expect=blocked("as anyone"),
-                control="seccomp+no_new_privs+writable_runtime+user_ns",
+                control="seccomp+landlock+no_new_privs+writable_runtime+user_ns",
             )
         ]
         if _SUID

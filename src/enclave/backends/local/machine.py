@@ -12,7 +12,7 @@ from typing import Final
 
 from enclave.backends.base import Check
 from enclave.contracts.policy import Language
-from enclave.sandbox import cgroup, seccomp
+from enclave.sandbox import cgroup, landlock, seccomp
 
 NODE_GUEST: Final = "/opt/enclave/node.js"
 _MOST_READY: Final = 128
@@ -155,6 +155,14 @@ def _seccomp() -> Check:
     )
 
 
+def _landlock() -> Check:
+    version = landlock.abi()
+    holds = version >= landlock.OLDEST
+    detail = f"ABI {version}: " + ("a second wall around files" if holds else "read-only mounts alone keep files")
+    mend = "Linux 5.19 or newer with CONFIG_SECURITY_LANDLOCK, and landlock among what its lsm= parameter names"
+    return Check("landlock", holds, detail, mend, essential=False)
+
+
 def _distinct_ids() -> Check:
     root = os.geteuid() == 0
     detail = "each sandbox has a host user id of its own" if root else "sandboxes share the host user id of the server"
@@ -182,6 +190,7 @@ _EXAMINATIONS: Final[tuple[Callable[[], Check], ...]] = (
     _namespaces,
     _cgroups,
     _seccomp,
+    _landlock,
     _distinct_ids,
     _python,
     _node,
