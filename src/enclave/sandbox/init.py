@@ -1,21 +1,21 @@
 """What runs first in a sandbox: it puts up the walls, starts the guest, and outlives it by one message.
 
-The guest cannot reach init: it is not dumpable, signals from inside do not touch the first process of a namespace
-(pid_namespaces(7)), and its death takes everything along. A guest may report its own end before it is gone; whatever it
-says there, it is killed for it, and an exit code is the program's own to choose. Limits are judged by the launcher.
+The guest cannot reach init: it is not dumpable, it waits without any memory of its own (`vigil`), signals from inside
+do not touch the first process of a namespace (pid_namespaces(7)), and its death takes everything along. A guest may
+report its own end before it is gone; whatever it says there, it is killed for it, and an exit code is the program's own
+to choose. Limits are judged by the launcher.
 """
 
 import contextlib
 import fcntl
 import os
 import select
-import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from enclave.guest import python
-from enclave.sandbox import isolate, linux
+from enclave.sandbox import isolate, linux, vigil
 
 FAILED: Final = b"E"
 _ABOVE_PLACES: Final = 16
@@ -70,13 +70,13 @@ def run(walls: isolate.Walls, ends: Ends, command: Sequence[str] | None) -> NoRe
         # Before descriptors are moved: the entrances are among those that must not be overwritten.
         isolate.join(walls.entrances)
         _place(ends)
-        _default_signals()
         isolate.put_up(walls)
         _stop_if_orphaned()
         guest = os.fork()
         if guest == 0:
             _be_guest(command)
         _release()
+        vigil.keep(guest, python.STATUS)
         _await(guest)
     except BaseException as error:  # noqa: BLE001  whatever failed, no code may run: say why and end
         with contextlib.suppress(OSError):
@@ -90,12 +90,6 @@ def _place(ends: Ends) -> None:
     for place, fd in enumerate(aside):
         os.dup2(fd, place, inheritable=True)
     linux.close_all_but(set(range(len(aside))))
-
-
-def _default_signals() -> None:
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 def _stop_if_orphaned() -> None:

@@ -44,7 +44,7 @@ class Configure:
 class Run:
     """Start a session. Times in seconds; `tasks` counts the session's own processes and threads.
 
-    `id` is a number that means nothing: what the launcher knows, every sandbox forked from it later can read.
+    `id` is a number that means nothing outside: the launcher knows no more of a session than it has to.
     """
 
     id: int
