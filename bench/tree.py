@@ -62,7 +62,7 @@ def field(file: Path, name: str) -> int:
 
 @dataclass(frozen=True)
 class Holdings:
-    """What a server and all below it hold."""
+    """What a server and all below it hold; of mounts the launcher's, since the server's are the machine's."""
 
     descriptors: int
     processes: int
@@ -79,7 +79,7 @@ def holdings() -> Holdings:
     return Holdings(
         descriptors=sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in (top, below)),
         processes=len(list(descendants(top))),
-        mounts=sum(len(Path(f"/proc/{pid}/mountinfo").read_text().splitlines()) for pid in (top, below)),
+        mounts=len(Path(f"/proc/{below}/mountinfo").read_text().splitlines()),
         cgroups=sum(1 for root in roots for path in Path(root).glob(f"**/enclave/{top}-*/*") if path.is_dir()),
         server_kib=rss_kib(top),
         launcher_kib=rss_kib(below),
