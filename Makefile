@@ -21,8 +21,8 @@ fix: $(DEV)  ## the writing twin of lint
 
 check: lint test  ## what a change must pass
 
-bench: $(DEV)  ## latency and throughput, as ratios beside bare interpreters
-	@scripts/delegated .venv/bin/python bench/sessions.py
+bench: $(DEV)  ## every figure beside its bar; BENCH="--sessions 10000" for a long soak
+	@scripts/delegated .venv/bin/python -m bench $(BENCH)
 
 hostile: $(DEV)  ## what hostile programs get, as a matrix; fails if anything leaked
 	@scripts/delegated .venv/bin/python -m tests.hostile

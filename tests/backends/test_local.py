@@ -11,6 +11,7 @@ import pytest
 from enclave.backends.base import Output, SandboxLost
 from enclave.backends.local import LocalBackend
 from enclave.contracts.sessions import KillReason
+from enclave.sandbox import linux
 from tests.backends.running import Run, RunProgram, run_in, spec
 
 pytestmark = [pytest.mark.anyio, pytest.mark.sandbox]
@@ -250,6 +251,62 @@ async def test_a_launcher_that_is_killed_loses_its_sessions_loudly_and_is_replac
     await sandbox.teardown()
     await backend.bare.settled()
     assert (await run_in(backend, "print('again')")).stdout == b"again\n"
+
+
+async def test_a_mold_that_is_killed_takes_its_launcher_along_and_both_are_replaced(backend: LocalBackend) -> None:
+    sandbox = await backend.launch(spec())
+    workload = await sandbox.run("import time\ntime.sleep(60)")
+
+    os.kill(mold(backend), signal.SIGKILL)
+
+    with pytest.raises(SandboxLost):
+        await workload.wait()
+    await sandbox.teardown()
+    await backend.bare.settled()
+    assert (await run_in(backend, "print('again')")).stdout == b"again\n"
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def mold(backend: LocalBackend) -> int:
+    """The launcher's child that is in the launcher's own PID namespace."""
+    (launcher,) = children(backend.bare.pid)
+    (found,) = (pid for pid in children(launcher) if depth(pid) == depth(launcher))
+    return found
+
+
+def depth(pid: int) -> int:
+    """In how many PID namespaces a process is."""
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("NSpid:"))
+    return len(line.split()) - 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can see the memory of an init")
+@pytest.mark.skipif(linux.MACHINE != "x86_64", reason="init waits in Python on other machines")
+async def test_init_has_nothing_in_its_memory_while_a_program_runs(backend: LocalBackend) -> None:
+    sandbox = await backend.launch(spec())
+    workload = await sandbox.run("import time\nprint('up')\ntime.sleep(60)")
+    await anext(aiter(workload.output()))
+
+    pages = settled_pages_of_inits(backend)
+
+    await sandbox.teardown()
+    assert pages == {2}
+
+
+def settled_pages_of_inits(backend: LocalBackend) -> set[int]:
+    """How large each init is, once none is still on its way."""
+    while len(pages := pages_of_inits(backend)) > 1:
+        os.sched_yield()
+    return pages
+
+
+def pages_of_inits(backend: LocalBackend) -> set[int]:
+    (launcher,) = children(backend.bare.pid)
+    inits = [pid for pid in children(launcher) if depth(pid) > depth(launcher)]
+    return {int(Path(f"/proc/{pid}/statm").read_text().split()[0]) for pid in inits}
 
 
 SCAN = """

@@ -21,7 +21,8 @@ from enclave.backends.local import channel, connection, machine, workload
 _NAMES: Final = (
     "import dataclasses, os, random, re, sys, types\n"
     "from enclave.guest import python\n"
-    "from enclave.sandbox import boot, cgroup, host, init, isolate, landlock, launcher, linux, root, seccomp, slot\n"
+    "from enclave.sandbox import boot, cgroup, host, init, isolate, landlock, launcher, linux, mold\n"
+    "from enclave.sandbox import root, seccomp, slot, vigil\n"
 )
 
 
@@ -117,6 +118,23 @@ def start(self, payload):
 slot.Ours.start = start
 """
 
+_MOLD: Final = """
+class Launcher(mold.Mold):
+    def __init__(self, form):
+        self.form, self.pid = form, 0
+        vigil.place()
+    def fork(self, cast, ends, entrances):
+        walls = isolate.Walls(cast.uid, cast.disk_bytes, entrances, self.form.filter, self.form.masked, False)
+        linux.unshare(linux.CLONE_NEWPID)
+        pid = os.fork()
+        if pid == 0:
+            boot.signal.set_wakeup_fd(-1)
+            init.run(walls, ends, self.form.commands[cast.language])
+        linux.setns(self.form.own_pid_namespace, linux.CLONE_NEWPID)
+        return pid
+mold.Mold = Launcher
+"""
+
 
 class _Unbounded(workload.Drain):
     def __init__(self, stream: workload.Stream, fd: int, limit: int) -> None:
@@ -153,7 +171,7 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
     "ipc_ns": _without("NEWIPC"),
     "cgroup_ns": _without("NEWCGROUP"),
     "uts_ns": Mutation(_without("NEWUTS").text + "isolate.socket.sethostname = lambda name: None\n"),
-    "pid_ns": Mutation("slot.linux = types.SimpleNamespace(**{**vars(linux), 'unshare': lambda flags: None})\n"),
+    "pid_ns": Mutation("mold.linux = types.SimpleNamespace(**{**vars(linux), 'unshare': lambda flags: None})\n"),
     "launcher_ns": Mutation("boot._become_first_of_own = lambda: None\n"),
     "user_ns": Mutation(_USER_NS),
     "real_root": Mutation(_REAL_ROOT),
@@ -192,6 +210,7 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
     "boot_names_path": Mutation(f"installed = {str(Path(__file__).parent.parent.parent)!r}\n"),
     "reseeded": Mutation("os.register_at_fork(after_in_child=lambda: random.seed(7))\n"),
     "payload_through_launcher": Mutation(_PAYLOAD),
+    "mold": Mutation(_MOLD),
 }
 
 

@@ -74,10 +74,9 @@ def _take_in(payload: bytes) -> str:
 
 
 def _fresh_signals() -> None:
+    # All others are as the system has them.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 def _fresh_streams() -> None:
@@ -174,12 +173,24 @@ _REHEARSAL: Final = json.dumps(
     }
 ).encode()
 
+_SETTLED: Final = 32
+
 
 def _rehearse() -> None:
     # Touch the pages that running a program touches, so that they are this process's own before anyone waits for it.
     with open(os.devnull, "w", encoding="utf-8") as sink:
         scene = {"__name__": "rehearsal", "sink": sink}
         exec(compile(_take_in(_REHEARSAL), "rehearsal", "exec"), scene)  # noqa: S102  our own text
+
+
+def rehearse_ahead() -> None:
+    """Do what every program needs often enough that the interpreter has made up its mind, before a guest is forked.
+
+    A function that has not run often yet is rewritten as it runs (PEP 659), in pages that each fork would then copy.
+    """
+    for _ in range(_SETTLED):
+        scene = {"__name__": "rehearsal", "sink": io.StringIO()}
+        exec(compile(json.loads(_REHEARSAL)["code"], "rehearsal", "exec"), scene)  # noqa: S102  our own text
 
 
 def _fresh_randomness() -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from enclave.sandbox import cgroup, host, isolate, landlock, linux, root, seccomp, template, wire
+from enclave.sandbox import cgroup, host, isolate, landlock, linux, mold, root, seccomp, template, wire
 from enclave.sandbox.launcher import INIT_TASKS, Launcher
 from enclave.sandbox.pool import Bounds, Pool
 from enclave.sandbox.slot import UID_BASE, UID_RANGE, UID_RANGES, Shape, Site
@@ -57,10 +57,6 @@ def main(control: socket.socket) -> None:
     except OSError as error:
         wire.send_report(control, {"ev": "down", "why": str(error)})
         return
-    # Only now: a process that is not dumpable does not own its files in /proc, and settling writes some.
-    linux.prctl(linux.PR_SET_DUMPABLE, 0)
-    gc.collect()
-    gc.freeze()
     try:
         launcher.run()
     except BrokenPipeError:
@@ -81,26 +77,31 @@ def _settle(control: socket.socket, order: wire.Configure) -> Launcher:
     _become_first_of_own()
     linux.last_capability()
     landlock.domain()
-    ground = Site(
-        hierarchy=hierarchy,
-        own_pid_namespace=os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC),
-        own_network=os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC),
-        filter=seccomp.assemble(),
-        privileged=privileged,
-        masked=isolate.existing(isolate.MASKED),
-        first_uid=UID_BASE + order.uids % UID_RANGES * UID_RANGE,
-    )
+    own_network = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    form = _form(order, privileged=privileged)
     _move_in(order, privileged=privileged)
+    # Only now: a process that is not dumpable does not own its files in /proc, and moving in writes some.
+    linux.prctl(linux.PR_SET_DUMPABLE, 0)
+    gc.collect()
+    gc.freeze()
+    first_uid = UID_BASE + order.uids % UID_RANGES * UID_RANGE
+    site = Site(hierarchy, mold.Mold(form), own_network, privileged, first_uid)
     bounds = cgroup.Bounds(order.memory_bytes, order.tasks + INIT_TASKS, order.cpus)
     pools = {
-        language: Pool(
-            Shape(language, tuple(command) or None, order.disk_bytes, bounds),
-            Bounds(*order.warm[language]),
-            time.monotonic(),
-        )
-        for language, command in order.commands.items()
+        language: Pool(Shape(language, order.disk_bytes, bounds), Bounds(*order.warm[language]), time.monotonic())
+        for language in order.commands
     }
-    return Launcher(control, ground, pools)
+    return Launcher(control, site, pools)
+
+
+def _form(order: wire.Configure, *, privileged: bool) -> mold.Form:
+    return mold.Form(
+        own_pid_namespace=os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC),
+        filter=seccomp.assemble(),
+        masked=isolate.existing(isolate.MASKED),
+        keep_proc=not privileged,
+        commands={language: tuple(command) or None for language, command in order.commands.items()},
+    )
 
 
 def _move_in(order: wire.Configure, *, privileged: bool) -> None:

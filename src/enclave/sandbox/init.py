@@ -1,8 +1,9 @@
 """What runs first in a sandbox: it puts up the walls, starts the guest, and outlives it by one message.
 
-The guest cannot reach init: it is not dumpable, signals from inside do not touch the first process of a namespace
-(pid_namespaces(7)), and its death takes everything along. A guest may report its own end before it is gone; whatever it
-says there, it is killed for it, and an exit code is the program's own to choose. Limits are judged by the launcher.
+The guest cannot reach init: it is not dumpable, it waits without any memory of its own (`vigil`), signals from inside
+do not touch the first process of a namespace (pid_namespaces(7)), and its death takes everything along. A guest may
+report its own end before it is gone; whatever it says there, it is killed for it, and an exit code is the program's own
+to choose. Limits are judged by the launcher.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from enclave.guest import python
-from enclave.sandbox import isolate, linux
+from enclave.sandbox import isolate, linux, vigil
 
 FAILED: Final = b"E"
 _ABOVE_PLACES: Final = 16
@@ -72,13 +73,13 @@ def run(walls: isolate.Walls, ends: Ends, command: Sequence[str] | None) -> NoRe
         # Before descriptors are moved: the entrances are among those that must not be overwritten.
         isolate.join(walls.entrances)
         _place(ends)
-        _default_signals()
         _keep(isolate.put_up(walls))
         _stop_if_orphaned()
         guest = os.fork()
         if guest == 0:
             _be_guest(command)
         _release()
+        vigil.keep(guest, python.STATUS)
         _await(guest)
     except BaseException as error:  # noqa: BLE001  whatever failed, no code may run: say why and end
         with contextlib.suppress(OSError):
@@ -100,12 +101,6 @@ def _keep(openings: isolate.Openings) -> None:
     for place, fd in zip((LISTENER, RESOLVER, WORK), aside, strict=True):
         os.dup2(fd, place, inheritable=False)
     linux.close_range(WORK + 1, 0xFFFFFFFF)
-
-
-def _default_signals() -> None:
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 def _stop_if_orphaned() -> None:
@@ -154,4 +149,6 @@ def _await(guest: int) -> NoReturn:
         pid, status = os.waitpid(-1, 0)
         if pid == guest:
             os.write(python.STATUS, python.EXITED + status.to_bytes(4, "little"))
-            os._exit(0)
+            break
+    while True:
+        signal.pause()  # until it is killed: what it keeps may still be wanted

@@ -198,7 +198,7 @@ class Launcher:
         shape = pool.shape
         if order.disk_bytes == shape.disk_bytes and (ready := pool.take(time.monotonic())) is not None:
             return ready
-        asked = Shape(shape.language, shape.command, order.disk_bytes, shape.bounds)
+        asked = Shape(shape.language, order.disk_bytes, shape.bounds)
         return self._build(asked)
 
     def _stop(self, session: int, reason: str | None) -> None:
@@ -314,6 +314,8 @@ class Launcher:
                 return
             if pid == 0:
                 return
+            if pid == self._site.mold.pid:
+                self._alive = False
             if (dead := self._by_pid.pop(pid, None)) is not None:
                 self._bury(dead)
 

@@ -12,6 +12,7 @@ from typing import Final
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
+CLONE_PARENT: Final = 0x00008000
 CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWCGROUP: Final = 0x02000000
 CLONE_NEWUTS: Final = 0x04000000
@@ -42,6 +43,12 @@ OPEN_TREE_CLONE: Final = 1
 OPEN_TREE_CLOEXEC: Final = os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH: Final = 4
 
+_PROT_READ_WRITE: Final = 1 | 2
+_PROT_READ_EXEC: Final = 1 | 4
+_MAP_PRIVATE_ANONYMOUS: Final = 0x02 | 0x20
+_RSEQ_FLAG_UNREGISTER: Final = 1
+_RSEQ_SIGNATURE: Final = 0x53053053  # of x86 (sys/rseq.h of glibc)
+
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_DUMPABLE: Final = 4
 PR_SET_NAME: Final = 15
@@ -51,12 +58,14 @@ PR_CAP_AMBIENT: Final = 47
 PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 
 _CAPABILITY_VERSION_3: Final = 0x20080522
+_SYS_CLONE: Final = {"x86_64": 56, "aarch64": 220}
 _SYS_OPEN_TREE: Final = 428
 _SYS_MOVE_MOUNT: Final = 429
 _SYS_PIDFD_OPEN: Final = 434
 _SYS_CLOSE_RANGE: Final = 436
 _SYS_PIDFD_GETFD: Final = 438
 _SYS_MOUNT_SETATTR: Final = 442
+_SYS_RSEQ: Final = {"x86_64": 334, "aarch64": 293}
 _SYS_PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41}
 SYS_SECCOMP: Final = {"x86_64": 317, "aarch64": 277}
 
@@ -79,6 +88,15 @@ def syscall(number: int, *args: object) -> int:
 def unshare(flags: int) -> None:
     """Leave the namespaces named by `flags` for new ones."""
     check(_libc.unshare(ctypes.c_int(flags)), "unshare")
+
+
+def fork_sibling() -> int:
+    """Fork a process that is not the caller's child but its parent's (clone with CLONE_PARENT); 0 in the new one.
+
+    What libc and the interpreter do at a fork is not done: there must be but this thread, and the new process must only
+    fork in the usual way, execute something, or end.
+    """
+    return syscall(_SYS_CLONE[MACHINE], ctypes.c_ulong(CLONE_PARENT), None, None, None, None)
 
 
 def setns(fd: int, kind: int) -> None:
@@ -166,6 +184,39 @@ def close_all_but(kept: set[int]) -> None:
             close_range(below, fd - 1)
         below = fd + 1
     close_range(below, 0xFFFFFFFF)
+
+
+def map_private(size: int) -> int:
+    """The address of new memory of this process's own (mmap)."""
+    _libc.mmap.restype = ctypes.c_void_p
+    address = _libc.mmap(None, ctypes.c_size_t(size), _PROT_READ_WRITE, _MAP_PRIVATE_ANONYMOUS, -1, ctypes.c_long(0))
+    check(-1 if address == ctypes.c_void_p(-1).value else 0, "mmap")
+    return int(address)
+
+
+def make_executable(address: int, size: int) -> None:
+    """Have memory hold code, and not be written to any more (mprotect)."""
+    check(_libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(size), _PROT_READ_EXEC), "mprotect")
+
+
+def leave_rseq() -> bool:
+    """Take back the area that libc gave the kernel to write to (rseq(2)); False if it cannot be.
+
+    The kernel writes there after it has interrupted the thread, and kills a process that has unmapped it. Where the
+    area is, glibc says (2.35 and newer; libraries that do not say register none). How much of it was registered, it
+    does not say: at first all of the original 32 bytes (linux/rseq.h).
+    """
+    try:
+        offset = ctypes.c_ssize_t.in_dll(_libc, "__rseq_offset").value
+        size = ctypes.c_uint.in_dll(_libc, "__rseq_size").value
+    except ValueError:
+        return True
+    _libc.pthread_self.restype = ctypes.c_void_p
+    area = ctypes.c_void_p(_libc.pthread_self() + offset)
+    number = ctypes.c_long(_SYS_RSEQ[MACHINE])
+    return size == 0 or any(
+        _libc.syscall(number, area, length, _RSEQ_FLAG_UNREGISTER, _RSEQ_SIGNATURE) == 0 for length in (32, size)
+    )
 
 
 def drop_capabilities() -> None:

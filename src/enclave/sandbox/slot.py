@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from enclave.sandbox import cgroup, init, isolate, linux
+from enclave.sandbox import cgroup, init, linux, mold
 
 UID_BASE: Final = 0x70000000
 """Host ids of sandboxes start here, above every range that systemd and useradd hand out (systemd: UIDS-GIDS.md)."""
@@ -18,10 +18,9 @@ UID_RANGES: Final = 0xFF
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What has to be known before a sandbox is built; `command` None is the Python guest."""
+    """What has to be known before a sandbox is built."""
 
     language: str
-    command: tuple[str, ...] | None
     disk_bytes: int
     bounds: cgroup.Bounds
 
@@ -31,11 +30,9 @@ class Site:
     """What all sandboxes of a launcher share."""
 
     hierarchy: cgroup.Hierarchy
-    own_pid_namespace: int
+    mold: mold.Mold
     own_network: int
-    filter: bytes
     privileged: bool
-    masked: tuple[str, ...]
     first_uid: int = UID_BASE
 
 
@@ -59,8 +56,7 @@ class Ours:
     def start(self, payload: int) -> None:
         """Let the guest have the program in a memory file.
 
-        It is copied by the kernel: a program that passed through this process could be found in the memory of every
-        sandbox forked from it later.
+        It is copied by the kernel: no program passes through this process's memory.
         """
         size, sent = os.fstat(payload).st_size, 0
         while sent < size:
@@ -155,16 +151,9 @@ def _fork(site: Site, shape: Shape, number: int, group: cgroup.Group) -> Slot:
     uid = site.first_uid + number % UID_RANGE if site.privileged else None
     for stream in (ends.stdout, ends.stderr):
         os.fchown(stream, -1 if uid is None else uid, -1)  # so that /dev/stdout can be opened inside
-    walls = isolate.Walls(
-        uid=uid,
-        disk_bytes=shape.disk_bytes,
-        entrances=entrances,
-        filter=site.filter,
-        masked=site.masked,
-        keep_proc=not site.privileged,
-    )
+    cast = mold.Cast(uid, shape.disk_bytes, shape.language)
     try:
-        pid = _fork_first_of_namespace(site, walls, ends, shape)
+        pid = site.mold.fork(cast, ends, entrances)
     except OSError:
         ours.close()
         raise
@@ -172,19 +161,6 @@ def _fork(site: Site, shape: Shape, number: int, group: cgroup.Group) -> Slot:
         for fd in (*entrances, *ends.in_place()):
             os.close(fd)
     return Slot(number=number, shape=shape, group=group, pid=pid, ours=ours)
-
-
-def _fork_first_of_namespace(site: Site, walls: isolate.Walls, ends: init.Ends, shape: Shape) -> int:
-    # A process that unshares its PID namespace makes its next child the first one in it; going back to the own
-    # namespace allows the same again (pid_namespaces(7)). One fork a sandbox, and init is our own child.
-    linux.unshare(linux.CLONE_NEWPID)
-    try:
-        pid = os.fork()
-        if pid == 0:
-            init.run(walls, ends, shape.command)
-    finally:
-        linux.setns(site.own_pid_namespace, linux.CLONE_NEWPID)
-    return pid
 
 
 def _taken(process: int, place: int, left: contextlib.ExitStack) -> int:

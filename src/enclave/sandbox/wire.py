@@ -46,7 +46,7 @@ class Run:
 
     With a `door` a listening socket in its network goes with its openings, for connections that are carried.
 
-    `id` is a number that means nothing: what the launcher knows, every sandbox forked from it later can read.
+    `id` is a number that means nothing outside: the launcher knows no more of a session than it has to.
     """
 
     id: int

@@ -151,7 +151,7 @@ PROBES: Final = (
         code=f"{_SCAN}\nseen = found(b'kept-by-an-e', b'rgorp-reilra')\n"
         "check(seen == 0, 'blocked: none', seen)",
         expect=blocked("none"),
-        control="payload_through_launcher",
+        control="payload_through_launcher+mold",
     ),
     Probe(
         name="session_ids_in_memory",
@@ -165,7 +165,7 @@ PROBES: Final = (
         "others = sorted(one for one in seen if not mine.startswith(one) and not one.startswith(mine))\n"
         "check(not others, 'blocked: none', others)",
         expect=blocked("none"),
-        control="payload_through_launcher",
+        control="payload_through_launcher+mold",
     ),
     Probe(
         name="host_user_id_is_fresh",

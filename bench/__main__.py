@@ -1,0 +1,89 @@
+"""`make bench`: all figures in one run, as a table.
+
+Machines are shared and noisy, so what can be has a ratio to something that was run in turn with it.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from bench import endurance, latency, memory, processor, tree
+from bench.caller import PYTHON, Caller
+from bench.figure import Figure, show
+from enclave.contracts.identity import Credential
+from enclave.serve import embedded
+
+
+def measure(credential: Credential, home: Path, asked: argparse.Namespace) -> Iterator[Figure]:
+    """What is measured of a server as it comes."""
+    caller = Caller(credential)
+
+    def some(count: int) -> int:
+        return max(1, int(count * asked.scale))
+
+    yield from memory.idle()
+    _warm_up(caller)
+    yield from latency.sequential(caller, some(150))
+    yield from latency.back_to_back(caller, some(300))
+    yield from processor.computing(caller, some(7))
+    yield from latency.at_once(credential, some(40))
+    yield from endurance.live(caller, asked.live)
+    caller.close()
+    time.sleep(1)
+    yield from latency.node(caller, some(20))
+    yield from latency.pandas(caller, home / "templates", some(20))
+
+
+def endure(credential: Credential, _: Path, asked: argparse.Namespace) -> Iterator[Figure]:
+    """What is measured of a server whose pool does not grow, so that what it holds can be compared."""
+    caller = Caller(credential)
+    _warm_up(caller)
+    yield from endurance.soak(caller, asked.sessions)
+
+
+def _warm_up(caller: Caller) -> None:
+    for _ in range(20):
+        caller.run(PYTHON)
+    time.sleep(1)
+
+
+Measure = Callable[[Credential, Path, argparse.Namespace], Iterator[Figure]]
+
+
+def run(asked: argparse.Namespace, act: Measure, **settings: int) -> Iterator[Figure]:
+    """The figures of one server, each said as it comes."""
+    os.environ |= {f"ENCLAVE_{name.upper()}": str(value) for name, value in settings.items()}
+    with tempfile.TemporaryDirectory() as home, embedded(Path(home)) as credential:
+        for figure in act(credential, Path(home), asked):
+            _say(f"{figure.what}: {figure.figure}  {figure.beside}")
+            yield figure
+
+
+def _say(text: str) -> None:
+    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--sessions", type=int, default=2000, help="of the soak; 10000 takes minutes")
+    parser.add_argument("--live", type=int, default=500, help="sessions alive at once")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the rounds of everything else")
+    return parser.parse_args()
+
+
+def main() -> None:
+    asked = arguments()
+    _say(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}, Python {sys.version.split()[0]}")
+    figures = [*run(asked, measure, max_concurrency=max(256, asked.live + 16))]
+    figures += run(asked, endure, pool=tree.WARM)
+    show(figures)
+
+
+if __name__ == "__main__":
+    main()
