@@ -1,6 +1,6 @@
 """The plan of the root that sandboxes stand in."""
 
-from enclave.sandbox import root
+from enclave.sandbox import root, template
 
 
 def test_only_the_runtime_and_five_devices_come_from_the_host() -> None:
@@ -22,3 +22,10 @@ def test_etc_says_nothing_of_the_host() -> None:
     invented = {path: plan.files[path] for path in plan.files if path.removeprefix("/etc/") in root.ETC}
     assert invented == {f"/etc/{name}": text.encode() for name, text in root.ETC.items()}
     assert set(plan.files) - set(invented) <= {f"/etc/{name}" for name in root.COPIED}
+
+
+def test_a_template_is_bound_and_linked_to() -> None:
+    plan = root.plan(["/usr"], {}, "/kept/one", template.NODE_LINKS)
+
+    assert root.Bind("/kept/one", elsewhere="/opt/template") in plan.binds
+    assert plan.links["/node_modules"] == "/opt/template/node_modules"

@@ -6,34 +6,20 @@ import itertools
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 from enclave.backends.base import LaunchSpec, Sandbox, Workload
 from enclave.backends.local import connection, machine
 from enclave.backends.local.connection import Connection, Report
+from enclave.backends.local.plan import MIB, Plan
 from enclave.backends.local.workload import LocalWorkload
 from enclave.contracts.errors import Unavailable
 from enclave.sandbox import init, wire
 
-MIB: Final = 1024 * 1024
 _RESTART_SECONDS: Final = (0.0, 0.2, 1.0, 5.0)
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What a launcher is started as: its interpreter, its first order, and what it and its sessions have beside.
-
-    `refusal` says what cannot be had when it does not stand, with a place for why.
-    """
-
-    interpreter: str
-    order: wire.Configure
-    refusal: str
-    environment: Mapping[str, str] = field(default_factory=dict)
-    session_environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class LocalSandbox:

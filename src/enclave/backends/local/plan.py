@@ -1,0 +1,112 @@
+"""What each launcher is started as: the one of the bare interpreters, and that of a template."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from enclave.backends.local import machine
+from enclave.backends.local.machine import Interpreter
+from enclave.backends.local.template import Kept
+from enclave.contracts.policy import Language, SessionLimits
+from enclave.sandbox import template as inside
+from enclave.sandbox import wire
+
+MIB: Final = 1024 * 1024
+_WARM: Final = {Language.PYTHON: 16, Language.NODE: 2}
+"""The least sandboxes of each language to keep ready, unless the operator says otherwise."""
+_WARM_OF_TEMPLATE: Final = {Language.PYTHON: 4, Language.NODE: 2}
+_REFUSAL: Final = "no sandbox can be made on this machine: {why}; see `enclave doctor`"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a launcher is started as: its interpreter, its first order, and what it and its sessions have beside.
+
+    `refusal` says what cannot be had when it does not stand, with a place for why.
+    """
+
+    interpreter: str
+    order: wire.Configure
+    refusal: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    session_environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a launcher has of the machine: the most sandboxes it keeps ready, if that is said, and its host user ids."""
+
+    pool: int | None
+    uids: int
+
+
+def bare(python: Interpreter, node: Interpreter | None, share: Share) -> Plan:
+    """The launcher of sessions without a template."""
+    interpreters = {Language.PYTHON: python, **({Language.NODE: node} if node else {})}
+    order = replace(
+        _order(share, _WARM),
+        prefixes=[each.prefix for each in interpreters.values()],
+        commands={"python": [], **({"node": [node.path, machine.NODE_GUEST]} if node else {})},
+        files=machine.node_files() if node else {},
+    )
+    return Plan(interpreter=python.path, order=order, refusal=_REFUSAL)
+
+
+def of_template(kept: Kept, share: Share) -> Plan:
+    """The launcher of sessions under a template."""
+    return _of_node(kept, share) if kept.template.language is Language.NODE else _of_python(kept, share)
+
+
+def _of_python(kept: Kept, share: Share) -> Plan:
+    order = replace(
+        _order(share, _WARM_OF_TEMPLATE),
+        prefixes=[kept.template.prefix],
+        packages=str(kept.packages),
+        preload=kept.template.preload,
+    )
+    return Plan(
+        interpreter=kept.template.interpreter,
+        order=order,
+        refusal=_cannot_be_used(kept),
+        environment=inside.SINGLE_THREADED,
+        session_environment=inside.ENVIRONMENT,
+    )
+
+
+def _of_node(kept: Kept, share: Share) -> Plan:
+    # Preloaded by each guest, not by the launcher: nothing of the packages ever runs outside a sandbox.
+    python = machine.python()
+    order = replace(
+        _order(share, _WARM_OF_TEMPLATE),
+        prefixes=[python.prefix, kept.template.prefix],
+        commands={"node": [kept.template.interpreter, machine.NODE_GUEST, *kept.template.preload]},
+        files=machine.node_files(),
+        links=inside.NODE_LINKS,
+        packages=str(kept.packages),
+    )
+    return Plan(interpreter=python.path, order=order, refusal=_cannot_be_used(kept))
+
+
+def _cannot_be_used(kept: Kept) -> str:
+    return f"template {kept.template.name!r} cannot be used: {{why}}"
+
+
+def _order(share: Share, least: Mapping[Language, int]) -> wire.Configure:
+    limits = SessionLimits()
+    return wire.Configure(
+        instance="",
+        prefixes=(),
+        commands={"python": []},
+        files={},
+        warm={language: _bounds(share, language, number) for language, number in least.items()},
+        memory_bytes=limits.memory_mib * MIB,
+        tasks=limits.pids,
+        cpus=limits.cpus,
+        disk_bytes=limits.disk_mib * MIB,
+        uids=share.uids,
+    )
+
+
+def _bounds(share: Share, language: Language, least: int) -> tuple[int, int]:
+    most = max(least, machine.most_ready(language)) if share.pool is None else share.pool
+    return min(least, most), most
