@@ -4,6 +4,7 @@ const fs = require('fs');
 const Module = require('module');
 const path = require('path');
 const vm = require('vm');
+const { rehearse, preload } = require('./ahead.js');
 const GO = 3, PAYLOAD = 4, RESULT = 5, STATUS = 6;
 const MAX_RESULT_BYTES = 1024 * 1024;
 
@@ -89,10 +90,11 @@ function refuse(error) {
   process.exit(1);
 }
 
-const ahead = process.argv.slice(2);
-if (ahead.length === 0) {
+const modules = process.argv.slice(2);
+rehearse();
+if (modules.length === 0) {
   waitAndBecome();
 } else {
   // A program begins as the main one does, not amid the jobs of a promise, which run in another order.
-  require('./preload.js').preload(ahead).then(() => setImmediate(waitAndBecome), refuse);
+  preload(modules).then(() => setImmediate(waitAndBecome), refuse);
 }

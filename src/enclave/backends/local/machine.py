@@ -15,10 +15,11 @@ from enclave.contracts.policy import Language
 from enclave.sandbox import cgroup, seccomp
 
 NODE_GUEST: Final = "/opt/enclave/node.js"
-NODE_PRELOAD: Final = "/opt/enclave/preload.js"
+NODE_AHEAD: Final = "/opt/enclave/ahead.js"
 _MOST_READY: Final = 128
-_IDLE_BYTES: Final = {Language.PYTHON: 5 * 1024 * 1024, Language.NODE: 48 * 1024 * 1024}
-"""What a sandbox that waits takes of the machine, the kernel's part included: measured, rounded up."""
+_IDLE_BYTES: Final = {Language.PYTHON: 5 * 1024 * 1024, Language.NODE: 16 * 1024 * 1024}
+"""What a sandbox that waits takes of the machine, the kernel's part included: measured (docs/decisions/0004 for Node),
+rounded up to twice."""
 _OLDEST_KERNEL: Final = (5, 12)
 OLDEST_PYTHON: Final = "3.11"
 
@@ -85,8 +86,8 @@ def _node_of(path: Path) -> Interpreter:
 
 
 def node_files() -> Mapping[str, str]:
-    """The guest of Node, and what preloads modules for it, by their path inside."""
-    texts = {path: resources.files("enclave.guest").joinpath(Path(path).name) for path in (NODE_GUEST, NODE_PRELOAD)}
+    """The guest of Node, and what it does ahead of a program, by their path inside."""
+    texts = {path: resources.files("enclave.guest").joinpath(Path(path).name) for path in (NODE_GUEST, NODE_AHEAD)}
     return {path: text.read_text() for path, text in texts.items()}
 
 

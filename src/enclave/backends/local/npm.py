@@ -97,7 +97,7 @@ async def _preload_in_a_session(kept: Kept) -> tuple[Exit, bool]:
     share = plan.Share(pool=0, uids=UID_RANGES - 1)
     bare = replace(kept, template=replace(kept.template, preload=()))
     station = Station(plan.of_template(bare, share), lasts=False)
-    program = _PROOF % (json.dumps(machine.NODE_PRELOAD), json.dumps(kept.template.preload))
+    program = _PROOF % (json.dumps(machine.NODE_AHEAD), json.dumps(kept.template.preload))
     limits = SessionLimits(wall_clock_seconds=step.PROOF_SECONDS)
     spec = LaunchSpec(session_id="proof", language=kept.template.language, limits=limits, egress=EgressPolicy())
     await station.open()

@@ -1,8 +1,8 @@
-// Loads modules of a template ahead of programs, and proves for a build that it can be done.
+// What is done ahead of a program: a rehearsal, and the modules of a template, which a build proves that can be loaded.
 'use strict';
-const { createRequire } = require('module');
+const Module = require('module');
 
-const fromWork = createRequire('/work/main.js');
+const fromWork = Module.createRequire('/work/main.js');
 // What says that a package cannot be had this way, rather than that it is broken (Node.js, "Errors").
 const OTHER_WAY = new Set(['ERR_REQUIRE_ESM', 'ERR_REQUIRE_ASYNC_MODULE', 'ERR_PACKAGE_PATH_NOT_EXPORTED']);
 const ONLY_REQUIRED = new Set(['ERR_MODULE_NOT_FOUND', 'ERR_UNSUPPORTED_DIR_IMPORT', 'ERR_PACKAGE_PATH_NOT_EXPORTED']);
@@ -40,6 +40,14 @@ function hush(stream) {
   };
 }
 
+// Print, so that what is made at the first line printed is there before anyone waits for it.
+function rehearse() {
+  const loud = [hush(process.stdout), hush(process.stderr)];
+  console.log('', [{}]);
+  console.error('');
+  for (const speak of loud) speak();
+}
+
 async function preload(names) {
   const loud = [hush(process.stdout), hush(process.stderr)];
   try {
@@ -66,4 +74,4 @@ async function prove(names) {
   });
 }
 
-module.exports = { preload, prove };
+module.exports = { rehearse, preload, prove };
