@@ -11,15 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from enclave.backends.base import Check
-from enclave.contracts.policy import Language
 from enclave.sandbox import cgroup, seccomp
 
 NODE_GUEST: Final = "/opt/enclave/node.js"
 NODE_AHEAD: Final = "/opt/enclave/ahead.js"
 _MOST_READY: Final = 128
-_IDLE_BYTES: Final = {Language.PYTHON: 5 * 1024 * 1024, Language.NODE: 16 * 1024 * 1024}
-"""What a sandbox that waits takes of the machine, the kernel's part included: measured (docs/decisions/0004 for Node),
-rounded up to twice."""
 _OLDEST_KERNEL: Final = (5, 12)
 OLDEST_PYTHON: Final = "3.11"
 
@@ -91,10 +87,10 @@ def node_files() -> Mapping[str, str]:
     return {path: text.read_text() for path, text in texts.items()}
 
 
-def most_ready(language: Language) -> int:
-    """How many sandboxes of a language may wait when they are much in demand: a twentieth of the memory free now."""
+def most_ready(idle_bytes: int) -> int:
+    """How many sandboxes of that size may wait when they are much in demand: a twentieth of the memory free now."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min(_MOST_READY, free // 20 // _IDLE_BYTES[language])
+    return min(_MOST_READY, free // 20 // idle_bytes)
 
 
 def cgroup_mounts() -> cgroup.Mounts:

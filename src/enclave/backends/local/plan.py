@@ -12,9 +12,22 @@ from enclave.sandbox import template as inside
 from enclave.sandbox import wire
 
 MIB: Final = 1024 * 1024
-_WARM: Final = {Language.PYTHON: 16, Language.NODE: 2}
-"""The least sandboxes of each language to keep ready, unless the operator says otherwise."""
-_WARM_OF_TEMPLATE: Final = {Language.PYTHON: 4, Language.NODE: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """The least sandboxes to keep ready, unless the operator says otherwise, and what each takes of the machine.
+
+    That is measured (for Node in docs/decisions/0004), the kernel's part included, and rounded up to twice.
+    """
+
+    least: int
+    idle_bytes: int
+
+
+_WARM: Final = {Language.PYTHON: Warm(16, 5 * MIB), Language.NODE: Warm(2, 16 * MIB)}
+_WARM_OF_TEMPLATE: Final = {Language.PYTHON: Warm(4, 5 * MIB), Language.NODE: Warm(2, 64 * MIB)}
+"""A fork shares what is preloaded; each Node has its own."""
 _REFUSAL: Final = "no sandbox can be made on this machine: {why}; see `enclave doctor`"
 
 
@@ -91,14 +104,14 @@ def _cannot_be_used(kept: Kept) -> str:
     return f"template {kept.template.name!r} cannot be used: {{why}}"
 
 
-def _order(share: Share, least: Mapping[Language, int]) -> wire.Configure:
+def _order(share: Share, kept: Mapping[Language, Warm]) -> wire.Configure:
     limits = SessionLimits()
     return wire.Configure(
         instance="",
         prefixes=(),
         commands={"python": []},
         files={},
-        warm={language: _bounds(share, language, number) for language, number in least.items()},
+        warm={language: _bounds(share, each) for language, each in kept.items()},
         memory_bytes=limits.memory_mib * MIB,
         tasks=limits.pids,
         cpus=limits.cpus,
@@ -107,6 +120,6 @@ def _order(share: Share, least: Mapping[Language, int]) -> wire.Configure:
     )
 
 
-def _bounds(share: Share, language: Language, least: int) -> tuple[int, int]:
-    most = max(least, machine.most_ready(language)) if share.pool is None else share.pool
-    return min(least, most), most
+def _bounds(share: Share, each: Warm) -> tuple[int, int]:
+    most = max(each.least, machine.most_ready(each.idle_bytes)) if share.pool is None else share.pool
+    return min(each.least, most), most
