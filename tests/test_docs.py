@@ -71,8 +71,8 @@ def test_a_command_of_the_readme_prints_what_it_says(example: Shown, environment
 def test_the_commands_of_a_how_to_do_one_after_another_what_they_say(page: Path, environment: dict[str, str]) -> None:
     for example in shown(page.read_text()):
         printed = run(example.command, environment)
-        if "error: pip: " in printed:
-            pytest.skip(f"pip cannot install what the page does: {printed.splitlines()[-1]}")
+        if re.search("error: (pip: |npm: |Node.js is not|npm is not)", printed):
+            pytest.skip(f"what the page does cannot be installed: {printed.splitlines()[-1]}")
         compare(example, printed)
 
 

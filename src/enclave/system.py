@@ -1,7 +1,7 @@
 """The composition root: settings in, a running System out. The one place where concrete parts are named."""
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
@@ -68,12 +68,14 @@ def diagnose(settings: Settings) -> tuple[Check, ...]:
     return _backend(settings).probe()
 
 
-def build_template(
-    settings: Settings, name: str, packages: Sequence[str], preload: Sequence[str], python: str | None
-) -> Template:
-    """Make a template in the home. Raises InvalidRequest, and leaves nothing behind, if it cannot be."""
+wanted_template: Final = build.wanted
+"""What `build_template` is asked for."""
+
+
+def build_template(settings: Settings, asked: Template) -> Template:
+    """Make a template in the home. Raises InvalidRequest or Unavailable, and leaves nothing behind, if it cannot be."""
     private_home(settings.home)
-    return build.build(settings.template_directory, build.wanted(name, packages, preload, python))
+    return build.build(settings.template_directory, asked)
 
 
 def list_templates(settings: Settings) -> tuple[Template, ...]:

@@ -34,7 +34,7 @@ def test_a_template_is_found_as_it_was_built(tmp_path: Path) -> None:
     assert template.offered(tmp_path) == {"one": Language.PYTHON}
     assert (made.packages, made.preload) == ((package,), ("small",))
     assert [line.partition(" @")[0] for line in made.resolved] == ["small"]
-    assert (made.python, made.prefix) == (machine.python().path, machine.python().prefix)
+    assert (made.interpreter, made.prefix) == (machine.python().path, machine.python().prefix)
 
 
 def test_everyone_can_read_one_whatever_the_mask(tmp_path: Path) -> None:

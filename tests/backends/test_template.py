@@ -232,7 +232,7 @@ async def test_a_template_that_cannot_be_used_says_why_and_harms_no_other_sessio
 
 async def test_an_interpreter_that_is_gone_is_told(backend: LocalBackend, kept_in: Path, tmp_path: Path) -> None:
     made = build.build(kept_in, build.wanted("orphan", [], [], None))
-    (kept_in / "orphan" / template.ABOUT).write_text(replace(made, python="/gone/python3").to_json())
+    (kept_in / "orphan" / template.ABOUT).write_text(replace(made, interpreter="/gone/python3").to_json())
     before = len(os.listdir("/proc/self/fd"))
 
     with pytest.raises(Unavailable, match="'orphan' cannot be used: /gone/python3 cannot be started: No such file"):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.backends.tarballs import script
 from tests.backends.wheels import wheel
 from tests.cli.conftest import Command
 
@@ -43,7 +44,7 @@ def test_what_cannot_be_built_is_one_clear_line(enclave: Command, environment: P
         (("rm", "../up"), "'../up' is no name for a template"),
         (("build", "A"), "'A' is no name for a template"),
         (("build", "a", "--preload", "x;y"), "'x;y' is not the name of a module"),
-        (("build", "a", "--python", "/none"), "/none is not a Python of 3.11 or newer"),
+        (("build", "a", "--interpreter", "/none"), "/none is not a Python of 3.11 or newer"),
     ],
 )
 def test_what_makes_no_sense_is_told(enclave: Command, args: tuple[str, ...], why: str) -> None:
@@ -51,6 +52,17 @@ def test_what_makes_no_sense_is_told(enclave: Command, args: tuple[str, ...], wh
 
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith(f"error: {why}")
+
+
+@pytest.mark.node
+@pytest.mark.sandbox
+def test_one_of_node_is_built_too(enclave: Command, environment: Path, tmp_path: Path) -> None:
+    package = script(tmp_path / "tarballs", "small", "exports.x = 1")
+    built = enclave(None, "template", "build", "one", "--language", "node", "--package", package, "--preload", "small")
+    table = enclave(None, "template", "list")
+
+    assert (built.code, built.out) == (0, "one: small@1.0.0\n")
+    assert table.out.splitlines()[1].split() == ["one", "node", package, "small"]
 
 
 @pytest.mark.slow

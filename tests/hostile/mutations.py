@@ -60,10 +60,17 @@ def enter(plan, *, keep_proc):
     linux.unshare(linux.CLONE_NEWNS)
     linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
     linux.mount("tmpfs", "/mnt", "tmpfs", 0, "size=1m")
-    with open("/mnt/node.js", "wb") as guest:
-        guest.write(plan.files["/mnt/node.js"])
+    for path in ("/mnt/node.js", "/mnt/ahead.js"):
+        with open(path, "wb") as guest:
+            guest.write(plan.files[path])
 root.enter = enter
 """
+
+
+def _guests_in_mnt(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(machine, "NODE_GUEST", "/mnt/node.js")
+    patch.setattr(machine, "NODE_AHEAD", "/mnt/ahead.js")
+
 
 _USER_NS: Final = """
 def drop_identity(uid):
@@ -179,7 +186,7 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
     "one_user_id": Mutation(
         "isolate.put_up = lambda walls, was=isolate.put_up: was(dataclasses.replace(walls, uid=0x70000000))\n"
     ),
-    "host_root": Mutation(_HOST_ROOT, lambda patch: patch.setattr(machine, "NODE_GUEST", "/mnt/node.js")),
+    "host_root": Mutation(_HOST_ROOT, _guests_in_mnt),
     "host_tmp": Mutation("isolate._TMP = '/srv'\n"),
     "host_work": Mutation("isolate.HOME = python.HOME = '/srv'\npython.FILE = '/srv/main.py'\n"),
     "writable_root": Mutation(_mounting("if target == '/' and flags & linux.MS_REMOUNT: return")),

@@ -1,6 +1,6 @@
 """The plan of the root that sandboxes stand in."""
 
-from enclave.sandbox import root
+from enclave.sandbox import root, template
 
 
 def test_only_the_runtime_and_five_devices_come_from_the_host() -> None:
@@ -28,3 +28,10 @@ def test_alternatives_lead_into_the_runtime_and_nowhere_else() -> None:
     links = {path: to for path, to in root.plan(["/usr"], {}).links.items() if path.startswith("/etc/alternatives/")}
 
     assert {path: to for path, to in links.items() if not to.startswith("/usr/")} == {}
+
+
+def test_a_template_is_bound_and_linked_to() -> None:
+    plan = root.plan(["/usr"], {}, "/kept/one", template.NODE_LINKS)
+
+    assert root.Bind("/kept/one", elsewhere="/opt/template") in plan.binds
+    assert plan.links["/node_modules"] == "/opt/template/node_modules"

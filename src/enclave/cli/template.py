@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from enclave.cli.say import as_json, printable
+from enclave.contracts.policy import Language
 
 if TYPE_CHECKING:
     from enclave.config import Settings
@@ -19,21 +20,22 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The template's name."
 @app.command()
 def build(
     name: Name,
-    package: Annotated[list[str], typer.Option(help="What pip is to install; repeatable.")] = [],  # noqa: B006
+    package: Annotated[list[str], typer.Option(help="What pip or npm is to install; repeatable.")] = [],  # noqa: B006
     preload: Annotated[
-        list[str], typer.Option(metavar="MODULE", help="A module to import before sessions begin; repeatable.")
+        list[str], typer.Option(metavar="MODULE", help="A module to load before sessions begin; repeatable.")
     ] = [],  # noqa: B006  typer copies it
-    python: Annotated[
-        str | None, typer.Option(metavar="PATH", help="The interpreter; the sandboxes' own else.")
+    language: Annotated[Language, typer.Option(help="What it is an environment of.")] = Language.PYTHON,
+    interpreter: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Its Python or Node; the sandboxes' own else.")
     ] = None,
 ) -> None:
-    """Build a template, of Python for now. Packages run with your rights as they are installed and preloaded."""
+    """Build a template. Packages of Python run with your rights as they are installed and preloaded."""
     from enclave.cli.reach import server_parts
 
     with server_parts():
-        from enclave.system import build_template
+        from enclave.system import build_template, wanted_template
 
-        made = build_template(_settings(), name, package, preload, python)
+        made = build_template(_settings(), wanted_template(name, package, preload, interpreter, language))
     print(f"{printable(made.name)}: {printable(' '.join(made.resolved)) or 'no packages'}")
 
 

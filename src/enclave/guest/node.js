@@ -4,6 +4,7 @@ const fs = require('fs');
 const Module = require('module');
 const path = require('path');
 const vm = require('vm');
+const { rehearse, preload } = require('./ahead.js');
 const GO = 3, PAYLOAD = 4, RESULT = 5, STATUS = 6;
 const MAX_RESULT_BYTES = 1024 * 1024;
 
@@ -23,9 +24,29 @@ function writeAll(fd, data) {
   while (done < data.length) done += fs.writeSync(fd, data, done);
 }
 
+// JSON would make null of NaN, and nothing of a function: what is lost without a word is refused, as in Python.
+function carried(key, value) {
+  if ((typeof value === 'number' || value instanceof Number) && !Number.isFinite(Number(value))) {
+    throw new RangeError(`the result is not JSON: ${value} is no number there`);
+  }
+  if (typeof value === 'bigint') throw new TypeError('the result is not JSON: it has a BigInt in it');
+  return value;
+}
+
+function toJson(value) {
+  if (value === undefined) return 'null';
+  try {
+    const json = JSON.stringify(value, carried);
+    if (json === undefined) throw new TypeError(`the result is not JSON: it is a ${typeof value}`);
+    return json;
+  } catch (error) {
+    if (!/^Converting circular structure/.test(String(error && error.message))) throw error;
+    throw new TypeError('the result is not JSON: it has itself in it');
+  }
+}
+
 function result(value) {
-  const json = JSON.stringify(value);
-  const data = Buffer.from(json === undefined ? 'null' : json, 'utf8');
+  const data = Buffer.from(toJson(value), 'utf8');
   if (data.length > MAX_RESULT_BYTES) {
     throw new RangeError(`the result is ${data.length} bytes of JSON; at most ${MAX_RESULT_BYTES} are taken`);
   }
@@ -53,11 +74,27 @@ function become(code, environment) {
   Module.runMain(path.resolve(file));
 }
 
-fs.writeSync(STATUS, 'R');
-fs.closeSync(STATUS);
-const header = readExactly(GO, 8, null);
-if (header === null) process.exit(0);
-const payload = JSON.parse(readExactly(PAYLOAD, Number(header.readBigUInt64LE()), 0).toString('utf8'));
-fs.closeSync(GO);
-fs.closeSync(PAYLOAD);
-become(payload.code, payload.env);
+function waitAndBecome() {
+  fs.writeSync(STATUS, 'R');
+  fs.closeSync(STATUS);
+  const header = readExactly(GO, 8, null);
+  if (header === null) process.exit(0);
+  const payload = JSON.parse(readExactly(PAYLOAD, Number(header.readBigUInt64LE()), 0).toString('utf8'));
+  fs.closeSync(GO);
+  fs.closeSync(PAYLOAD);
+  become(payload.code, payload.env);
+}
+
+function refuse(error) {
+  fs.writeSync(STATUS, `E${error.message}`);
+  process.exit(1);
+}
+
+const modules = process.argv.slice(2);
+rehearse();
+if (modules.length === 0) {
+  waitAndBecome();
+} else {
+  // A program begins as the main one does, not amid the jobs of a promise, which run in another order.
+  preload(modules).then(() => setImmediate(waitAndBecome), refuse);
+}

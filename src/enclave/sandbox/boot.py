@@ -106,10 +106,10 @@ def _form(order: wire.Configure, *, privileged: bool) -> mold.Form:
 
 def _move_in(order: wire.Configure, *, privileged: bool) -> None:
     files = {path: text.encode() for path, text in order.files.items()}
-    plan = root.plan(order.prefixes, files, order.packages)
+    plan = root.plan(order.prefixes, files, order.packages, order.links)
     with template.own_tasks() as tasks:
         root.enter(plan, keep_proc=not privileged)
-        if order.packages is not None:
+        if order.preload is not None:
             _preload(order.preload, tasks)
 
 

@@ -51,6 +51,9 @@ COPIED: Final = ("ld.so.cache", "ssl/certs/ca-certificates.crt", "ssl/openssl.cn
 """Host files of /etc that hold only public facts and that programs need as they are."""
 
 
+_NONE: Final[Mapping[str, str]] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Bind:
     """A host path that appears read-only inside, at the same path unless another is given."""
@@ -75,8 +78,13 @@ class Plan:
     files: Mapping[str, bytes]
 
 
-def plan(prefixes: Sequence[str], files: Mapping[str, bytes], packages: str | None = None) -> Plan:
-    """The root for interpreters installed under `prefixes`, with extra `files` by their absolute path.
+def plan(
+    prefixes: Sequence[str],
+    files: Mapping[str, bytes],
+    packages: str | None = None,
+    links: Mapping[str, str] = _NONE,
+) -> Plan:
+    """The root for interpreters installed under `prefixes`, with extra `files` and `links` by their absolute path.
 
     `packages` is the directory of a template's packages.
     """
@@ -85,12 +93,12 @@ def plan(prefixes: Sequence[str], files: Mapping[str, bytes], packages: str | No
     plain = [f"/{name}" for name in _MERGED if os.path.isdir(f"/{name}") and not os.path.islink(f"/{name}")]
     binds = tuple(Bind(path) for path in [*usr, *own, *plain] if os.path.isdir(path))
     extra = () if packages is None else (Bind(packages, elsewhere=template.PLACE),)
-    links = {f"/{name}": os.readlink(f"/{name}") for name in _MERGED if os.path.islink(f"/{name}")}
+    merged = {f"/{name}": os.readlink(f"/{name}") for name in _MERGED if os.path.islink(f"/{name}")}
     etc = {f"/etc/{name}": text.encode() for name, text in ETC.items()}
     copied = {f"/etc/{name}": data for name in COPIED if (data := _read(f"/etc/{name}")) is not None}
     return Plan(
         binds=binds + extra + tuple(Bind(f"/dev/{name}", device=True) for name in DEVICES),
-        links={**links, **_LINKS, **_alternatives()},
+        links={**merged, **_LINKS, **_alternatives(), **links},
         directories=("/proc", "/work", "/tmp", "/dev", "/sys"),  # noqa: S108
         files={**etc, **copied, **files},
     )

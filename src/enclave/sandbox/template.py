@@ -1,6 +1,6 @@
 """What a template adds to an interpreter: packages at the end of its path, and modules imported ahead.
 
-A build proves it with `prove`, in an interpreter started as a launcher is; the launcher then does the same.
+A build of Python proves it with `prove`, in an interpreter started as a launcher is; the launcher then does the same.
 """
 
 import contextlib
@@ -14,6 +14,11 @@ from typing import Final
 
 PLACE: Final = "/opt/template"
 """Where the packages are inside."""
+
+NODE_LINKS: Final[Mapping[str, str]] = {"/node_modules": f"{PLACE}/node_modules"}
+"""How Node finds them, as CommonJS and as ES modules, from wherever a program is: it looks in every directory above,
+and of a link it goes on from where that leads (Node.js, "Loading from node_modules folders"). ES modules know no
+NODE_PATH."""
 
 SINGLE_THREADED: Final[Mapping[str, str]] = {
     "MKL_NUM_THREADS": "1",

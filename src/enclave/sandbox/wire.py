@@ -10,7 +10,7 @@ import json
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 MAX_MESSAGE: Final = 64 * 1024
@@ -21,9 +21,10 @@ class Configure:
     """What a launcher has to know before it leaves the host's root.
 
     `prefixes` are where interpreters are installed, `commands` the guests that are not forked from the launcher,
-    `files` what their sandboxes find beside the runtime, `warm` the least and the most sandboxes of each language
-    to keep ready, `uids` which range of host user ids they take, another one for each launcher that lives. `packages`
-    is the directory of a template's, if it is for one, and `preload` what it imports of them.
+    `files` and `links` what their sandboxes find beside the runtime, `warm` the least and the most sandboxes of each
+    language to keep ready, `uids` which range of host user ids they take, another one for each launcher that lives.
+    `packages` is the directory of a template's, if it is for one, and `preload` what the launcher itself imports of
+    them; it has no way to them if that is None.
     """
 
     instance: str
@@ -37,7 +38,8 @@ class Configure:
     disk_bytes: int
     uids: int = 0
     packages: str | None = None
-    preload: Sequence[str] = ()
+    preload: Sequence[str] | None = None
+    links: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Kill:
 
 def encode(message: Configure | Run | Kill) -> bytes:
     """A message as bytes."""
-    fields = {field.name: getattr(message, field.name) for field in dataclasses.fields(message)}
+    fields = {each.name: getattr(message, each.name) for each in dataclasses.fields(message)}
     return json.dumps({"op": type(message).__name__, **fields}).encode()
 
 

@@ -5,25 +5,16 @@ import itertools
 import logging
 import resource
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from enclave.backends.base import Check, LaunchSpec, Sandbox
-from enclave.backends.local import machine, template
+from enclave.backends.local import machine, plan, template
 from enclave.backends.local.broker import Broker
-from enclave.backends.local.connection import Program
-from enclave.backends.local.station import MIB, Plan, Station
-from enclave.backends.local.template import Kept
+from enclave.backends.local.station import Station
 from enclave.contracts.errors import Unavailable
-from enclave.contracts.policy import Guarantee, Language, SessionLimits
+from enclave.contracts.policy import Guarantee, Language
 from enclave.core.egress import Floor
-from enclave.sandbox import template as inside
-from enclave.sandbox import wire
-
-_WARM: Final = {Language.PYTHON: 16, Language.NODE: 2}
-"""The least sandboxes of each language to keep ready, unless the operator says otherwise."""
-_WARM_OF_TEMPLATE: Final = 4
 
 _ENFORCED: Final = frozenset(
     {
@@ -86,7 +77,7 @@ class LocalBackend:
         node = await asyncio.to_thread(machine.node)
         python = await asyncio.to_thread(machine.python)
         machine.remove_instances()
-        self._bare = Station(self._bare_plan(python, node), self._broker, lasts=True)
+        self._bare = Station(plan.bare(python, node, self._share()), self._broker, lasts=True)
         try:
             await asyncio.gather(self._broker.open(), self._bare.open())
         except Unavailable as error:
@@ -129,7 +120,8 @@ class LocalBackend:
         if kept is None:
             raise Unavailable(f"there is no template {name!r} any more")
         if name not in self._templates:
-            self._templates[name] = kept.edition, Station(self._template_plan(kept), self._broker, lasts=False)
+            made = Station(plan.of_template(kept, self._share()), self._broker, lasts=False)
+            self._templates[name] = kept.edition, made
         station = self._templates[name][1]
         await station.open()
         return station
@@ -146,61 +138,9 @@ class LocalBackend:
         for station in idle:
             await station.close()
 
+    def _share(self) -> plan.Share:
+        return plan.Share(self._pool, next(self._launchers))
+
     def _stations(self) -> tuple[Station, ...]:
         bare = () if self._bare is None else (self._bare,)
         return (*(station for _, station in self._templates.values()), *self._retired, *bare)
-
-    # -- plans -----------------------------------------------------------------------------------------------------
-
-    def _bare_plan(self, python: machine.Interpreter, node: machine.Interpreter | None) -> Plan:
-        order = replace(
-            self._order(python.prefix, _WARM),
-            prefixes=[python.prefix, *([node.prefix] if node else [])],
-            commands={"python": [], **({"node": [node.path, machine.NODE_GUEST]} if node else {})},
-            files={machine.NODE_GUEST: machine.node_guest()},
-        )
-        refusal = "no sandbox can be made on this machine: {why}; see `enclave doctor`"
-        return Plan(program=_launcher(python.path, {}), order=order, refusal=refusal)
-
-    def _template_plan(self, kept: Kept) -> Plan:
-        order = replace(
-            self._order(kept.template.prefix, {kept.template.language: _WARM_OF_TEMPLATE}),
-            packages=str(kept.packages),
-            preload=kept.template.preload,
-        )
-        return Plan(
-            program=_launcher(kept.template.python, inside.SINGLE_THREADED),
-            order=order,
-            refusal=f"template {kept.template.name!r} cannot be used: {{why}}",
-            session_environment=inside.ENVIRONMENT,
-        )
-
-    def _order(self, prefix: str, least: Mapping[Language, int]) -> wire.Configure:
-        limits = SessionLimits()
-        return wire.Configure(
-            instance="",
-            prefixes=[prefix],
-            commands={"python": []},
-            files={},
-            warm={language: self._bounds(language, number) for language, number in least.items()},
-            memory_bytes=limits.memory_mib * MIB,
-            tasks=limits.pids,
-            cpus=limits.cpus,
-            disk_bytes=limits.disk_mib * MIB,
-            uids=next(self._launchers),
-        )
-
-    def _bounds(self, language: Language, least: int) -> tuple[int, int]:
-        most = max(least, machine.most_ready(language)) if self._pool is None else self._pool
-        return min(least, most), most
-
-
-def _launcher(interpreter: str, environment: Mapping[str, str]) -> Program:
-    # It starts over once, from a place where it can write nothing.
-    return Program(
-        name="sandbox launcher",
-        module="enclave.sandbox.boot",
-        interpreter=interpreter,
-        environment=environment,
-        starts=2,
-    )

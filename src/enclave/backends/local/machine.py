@@ -4,20 +4,18 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Final
 
 from enclave.backends.base import Check
-from enclave.contracts.policy import Language
 from enclave.sandbox import cgroup, landlock, seccomp
 
 NODE_GUEST: Final = "/opt/enclave/node.js"
+NODE_AHEAD: Final = "/opt/enclave/ahead.js"
 _MOST_READY: Final = 128
-_IDLE_BYTES: Final = {Language.PYTHON: 5 * 1024 * 1024, Language.NODE: 48 * 1024 * 1024}
-"""What a sandbox that waits takes of the machine, the kernel's part included: measured, rounded up."""
 _OLDEST_KERNEL: Final = (5, 12)
 OLDEST_PYTHON: Final = "3.11"
 
@@ -40,21 +38,22 @@ def python() -> Interpreter:
 
 def interpreter(path: str) -> Interpreter | None:
     """The Python that a path leads to, through links and shims, if it is recent enough."""
-    real = _say(path, "import os, sys; print(os.path.realpath(sys.executable))")
+    real = _say([path, *_BARE, "import os, sys; print(os.path.realpath(sys.executable))"])
     prefix = _recent_prefix(real) if real is not None else None
     return Interpreter(real, prefix) if real is not None and prefix is not None else None
 
 
+_BARE: Final = ("-I", "-S", "-c")
 _ASK: Final = f"import sys; print(sys.base_prefix if sys.version_info >= ({OLDEST_PYTHON.replace('.', ',')}) else '')"
 
 
 def _recent_prefix(path: str) -> str | None:
-    return _say(path, _ASK)
+    return _say([path, *_BARE, _ASK])
 
 
-def _say(path: str, code: str) -> str | None:
+def _say(command: Sequence[str]) -> str | None:
     try:
-        asked = subprocess.run([path, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=20, check=True)  # noqa: S603
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return None
     return asked.stdout.strip() or None
@@ -65,19 +64,33 @@ def node() -> Interpreter | None:
     found = shutil.which("node", path=os.environ.get("PATH", "") + ":/usr/local/bin:/usr/bin")
     if found is None:
         return None
-    path = Path(found).resolve()
-    return Interpreter(str(path), str(path.parent.parent))
+    return _node_of(Path(found).resolve())
 
 
-def node_guest() -> str:
-    """The text of the Node guest."""
-    return resources.files("enclave.guest").joinpath("node.js").read_text()
+def node_at(path: str) -> Interpreter | None:
+    """The Node.js that a path leads to, through links and shims."""
+    found = shutil.which(path)
+    real = _say([found, "-p", "process.versions.v8 && process.execPath"]) if found else None
+    return _node_of(Path(real)) if real is not None else None
 
 
-def most_ready(language: Language) -> int:
-    """How many sandboxes of a language may wait when they are much in demand: a twentieth of the memory free now."""
+def _node_of(path: Path) -> Interpreter:
+    # Node needs its binary alone. What is above `bin` may be anything, a home above all, unless it is Node's own.
+    above = path.parent.parent
+    own = above == Path("/usr") or (above / "include/node").is_dir() or (above / "lib/node_modules").is_dir()
+    return Interpreter(str(path), str(above if own else path.parent))
+
+
+def node_files() -> Mapping[str, str]:
+    """The guest of Node, and what it does ahead of a program, by their path inside."""
+    texts = {path: resources.files("enclave.guest").joinpath(Path(path).name) for path in (NODE_GUEST, NODE_AHEAD)}
+    return {path: text.read_text() for path, text in texts.items()}
+
+
+def most_ready(idle_bytes: int) -> int:
+    """How many sandboxes of that size may wait when they are much in demand: a twentieth of the memory free now."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min(_MOST_READY, free // 20 // _IDLE_BYTES[language])
+    return min(_MOST_READY, free // 20 // idle_bytes)
 
 
 def cgroup_mounts() -> cgroup.Mounts:

@@ -7,37 +7,24 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 from enclave.backends.base import LaunchSpec, Sandbox, Told, Violation, Workload
 from enclave.backends.local import connection, machine
 from enclave.backends.local.broker import Broker
-from enclave.backends.local.connection import Connection, Program, Report
+from enclave.backends.local.connection import Connection, Report
 from enclave.backends.local.gate import Gate
+from enclave.backends.local.plan import MIB, Plan
 from enclave.backends.local.workload import LocalWorkload
 from enclave.contracts.errors import Unavailable
 from enclave.contracts.sessions import KillReason
 from enclave.egress.wire import Terms
 from enclave.sandbox import init, wire
 
-MIB: Final = 1024 * 1024
 _RESTART_SECONDS: Final = (0.0, 0.2, 1.0, 5.0)
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What a launcher is started as: its program, its first order, and what its sessions have in their environment.
-
-    `refusal` says what cannot be had when it does not stand, with a place for why.
-    """
-
-    program: Program
-    order: wire.Configure
-    refusal: str
-    session_environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class LocalSandbox:

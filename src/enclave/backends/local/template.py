@@ -1,7 +1,8 @@
 """Templates as they are kept: a directory each, named for the template, that says of itself what it is.
 
     <templates>/NAME/template.json     what was asked for, and what that came to
-                     venv/             the packages, in a virtual environment of the interpreter
+                     venv/             of Python: the packages, in a virtual environment of the interpreter
+                     npm/              of Node: the packages, in `node_modules`
 
 A directory has its name only once it is whole; what is still being made, or removed, has one that begins with a dot.
 """
@@ -22,6 +23,7 @@ from enclave.contracts.sessions import TEMPLATE_NAME
 
 ABOUT: Final = "template.json"
 VENV: Final = "venv"
+NPM: Final = "npm"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +35,7 @@ class Template:
 
     name: str
     language: Language
-    python: str
+    interpreter: str
     prefix: str
     packages: tuple[str, ...]
     preload: tuple[str, ...]
@@ -68,11 +70,12 @@ def check_name(name: str) -> None:
         )
 
 
-def site_packages(directory: Path) -> Path:
+def packages_in(directory: Path, language: Language) -> Path:
     """Where the packages of the template in a directory are. Raises FileNotFoundError."""
-    for found in sorted((directory / VENV / "lib").glob("python3*/site-packages")):
+    pattern = f"{VENV}/lib/python3*/site-packages" if language is Language.PYTHON else NPM
+    for found in sorted(directory.glob(pattern)):
         return found
-    raise FileNotFoundError(f"{directory / VENV} has no site-packages")
+    raise FileNotFoundError(f"{directory} has no {pattern}")
 
 
 def offered(where: Path) -> Mapping[str, Language]:
@@ -95,7 +98,8 @@ def find(where: Path, name: str) -> Kept | None:
     try:
         with (directory / ABOUT).open(encoding="utf-8") as file:
             edition = os.fstat(file.fileno()).st_mtime_ns
-            return Kept(Template.from_json(file.read()), site_packages(directory), edition)
+            kept = Template.from_json(file.read())
+            return Kept(kept, packages_in(directory, kept.language), edition)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
