@@ -165,7 +165,7 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
     ),
     "asked": Mutation("seccomp.ALLOWED |= seccomp.ASKED.keys()\nseccomp.ASKED = {}\n"),
     "exploits": Mutation("seccomp.EXPLOITS = frozenset()\n"),
-    "seccomp": Mutation("seccomp.install = lambda assembled: os.open('/dev/null', os.O_RDONLY)\n"),
+    "seccomp": Mutation("seccomp.install = lambda assembled: os.eventfd(0)\n"),
     "landlock": Mutation("landlock.enter = lambda chosen, own: None\n"),
     "capabilities": Mutation("linux.drop_capabilities = lambda: None\n"),
     "no_new_privs": Mutation(_prctl_without("option == linux.PR_SET_NO_NEW_PRIVS")),
@@ -174,7 +174,9 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
     "read_only_proc": Mutation("isolate.READ_ONLY = ()\n"),
     "mount_ns": _without("NEWNS"),
     # Of one network only one sandbox could have the name server's place.
-    "net_ns": Mutation(_without("NEWNET").text + "isolate._bind = lambda address, kind: os.open('/dev/null', 0)\n"),
+    "net_ns": Mutation(
+        _without("NEWNET").text + "isolate._bind = lambda address, kind: isolate.socket.socket(2, kind).detach()\n"
+    ),
     "ipc_ns": _without("NEWIPC"),
     "cgroup_ns": _without("NEWCGROUP"),
     "uts_ns": Mutation(_without("NEWUTS").text + "isolate.socket.sethostname = lambda name: None\n"),

@@ -131,7 +131,7 @@ PROBES: Final = (
     told(_F, "raw_tcp", f"{_S}socket(2, {_S}SOCK_RAW, 6)", "EPERM", _ROOT),
     *[raw(_F, f"protocol_{name}", f"{_SOCKET}, 2, {_BAD_TYPE}, {n}", "EPERM", "seccomp")
       for name, n in _PROTOCOLS.items()],
-    *[raw(_F, name, f"{number(16, 29)}, ({_S}socket(2, 2)).detach(), {args}", "EPERM", _ROOT)
+    *[raw(_F, name, f"{number(16, 29)}, ({_S}socket(2, 2)).detach(), {args}", "EPERM", f"seccomp+{_ROOT}")
       for name, args in _CHANGES.items()],
     Probe(
         name="netlink_changes_nothing",

@@ -19,7 +19,7 @@ MIB: Final = 1024 * 1024
 class Warm:
     """The least sandboxes to keep ready, unless the operator says otherwise, and what each takes of the machine.
 
-    That is measured (for Node in docs/decisions/0004), the kernel's part included, and rounded up to twice.
+    That is measured (for Node in docs/decisions/0005), the kernel's part included, and rounded up to twice.
     """
 
     least: int
