@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enclave.backends.base import Exit, LaunchSpec, Output
 from enclave.backends.local import LocalBackend
 from enclave.contracts.policy import EgressPolicy, Language, SessionLimits
+from enclave.core.grant import Grant
 
 _numbers = itertools.count(1)
 
@@ -23,14 +24,22 @@ class Run:
 RunProgram = Callable[..., Awaitable[Run]]
 
 
-def spec(*, language: str = "python", template: str | None = None, **limits: float) -> LaunchSpec:
+def spec(
+    *,
+    language: str = "python",
+    template: str | None = None,
+    egress: EgressPolicy | None = None,
+    bindings: tuple[Grant, ...] = (),
+    **limits: float,
+) -> LaunchSpec:
     """A launch with the default limits but those given."""
     return LaunchSpec(
         session_id=f"ses_test{next(_numbers)}",
         language=Language(language),
         limits=SessionLimits().model_copy(update=limits),
-        egress=EgressPolicy(),
+        egress=egress or EgressPolicy(),
         template=template,
+        bindings=bindings,
     )
 
 
@@ -38,7 +47,7 @@ async def run_in(
     backend: LocalBackend, code: str, *, language: str = "python", template: str | None = None, **limits: float
 ) -> Run:
     """Run a program to its end, and tear its sandbox down."""
-    sandbox = await backend.launch(spec(language=language, template=template, **limits))
+    sandbox = await backend.launch(spec(language=language, template=template, egress=None, bindings=(), **limits))
     workload = await sandbox.run(code)
     written = {"stdout": b"", "stderr": b""}
     async for output in workload.output():

@@ -12,10 +12,10 @@ from typing import Any, Final
 from enclave.core.egress import Floor, parse_rules
 from enclave.egress import wire
 from enclave.egress.ledger import Attempt
-from enclave.egress.raw import Closed, Obituaries
 from enclave.egress.route import Routes
 from enclave.egress.service.binding import Call, Services, trust
 from enclave.egress.session import Session, Surroundings
+from enclave.egress.sockdiag import Closed, Obituaries
 from enclave.egress.upstreams import Upstreams
 from enclave.sandbox import wire as message
 

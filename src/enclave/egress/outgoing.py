@@ -7,7 +7,7 @@ import os
 import socket
 import struct
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from enclave.core.egress import Verdict, canonical
@@ -19,6 +19,7 @@ from enclave.egress.inside import not_blocking, writable_end
 from enclave.egress.ledger import Attempt, Ledger
 from enclave.egress.notification import Call, Listener
 from enclave.egress.relay import Moved
+from enclave.egress.sockdiag import Identity, identity_of
 
 CONNECT_SECONDS: Final = 30.0
 """How long the other side may take to answer; the sandbox's own limits may end it earlier."""
@@ -44,11 +45,12 @@ class Handed:
     """A socket that was handed over, until the kernel tells that it is closed."""
 
     attempt: Attempt
-    since: float = field(default_factory=time.monotonic)
+    identity: Identity
+    since: float
 
-    def ended(self, sent: int = 0, received: int = 0, why: str = "") -> Attempt:
+    def ended(self, sent: int, received: int) -> Attempt:
         """What is told of its end."""
-        return self.attempt.closed(sent, received, time.monotonic() - self.since, why)
+        return self.attempt.closed(sent, received, time.monotonic() - self.since)
 
 
 async def hand_over(made: Outgoing, listener: Listener, ledger: Ledger, handed: dict[int, Handed]) -> None:
@@ -56,13 +58,15 @@ async def hand_over(made: Outgoing, listener: Listener, ledger: Ledger, handed: 
     attempt = made.allowed()
     ledger.enter(attempt)
     with made.theirs, raw.twin_of(made.theirs, made.target) as twin:
-        cookie = caller.cookie_of(twin)
-        handed[cookie] = Handed(attempt)
+        began = time.monotonic()
         try:
             under_way = await _connect(twin, made.target, wait=os.get_blocking(made.theirs.fileno()))
+            identity = identity_of(twin, made.target)
+            handed[identity.cookie] = Handed(attempt, identity, began)
             _plant(made, listener, twin)
         except BaseException as error:
-            ledger.enter(handed.pop(cookie).ended(why=_reason(error)))
+            handed.pop(caller.cookie_of(twin), None)
+            ledger.enter(attempt.closed(seconds=time.monotonic() - began, why=_reason(error)))
             raise
         listener.answer(made.call, under_way)
 

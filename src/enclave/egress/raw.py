@@ -6,10 +6,11 @@ only what comes from the peer that was allowed, so that it cannot listen either.
 """
 
 import ctypes
+import errno
+import functools
+import secrets
 import socket
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from enclave.egress.address import Internet
@@ -17,6 +18,7 @@ from enclave.egress.address import Internet
 _SO_ATTACH_FILTER, _SO_LOCK_FILTER = 26, 44
 _NETWORK_HEADER: Final = 0xFFF00000
 """SKF_NET_OFF of linux/filter.h: offsets from here are into the IP header; without it, into the TCP header."""
+_TRIES: Final = 64
 _LOAD_WORD, _LOAD_HALF, _JEQ, _RETURN = 0x20, 0x28, 0x15, 0x06
 
 _CARRIED: Final = (
@@ -43,14 +45,35 @@ def twin_of(theirs: socket.socket, target: Internet) -> socket.socket:
     try:
         for level, option, size in _CARRIED:
             made.setsockopt(level, option, theirs.getsockopt(level, option, size))
-        # With a port of its own it can never be bound to another, whatever becomes of the connection.
-        made.bind(("::" if made.family == socket.AF_INET6 else "0.0.0.0", 0))  # noqa: S104  the source of a connect
+        _bind_for_good(made)
         _bind_to_peer(made, target)
         made.setblocking(False)
     except BaseException:
         made.close()
         raise
     return made
+
+
+def _bind_for_good(sock: socket.socket) -> None:
+    # A port that was asked for by its number is kept whatever becomes of the connection (SOCK_BINDPORT_LOCK in
+    # net/ipv4/af_inet.c): in other hands the socket can never be bound to another.
+    first, last = _local_ports()
+    host = "::" if sock.family == socket.AF_INET6 else "0.0.0.0"  # noqa: S104  the source of a connect
+    for left in reversed(range(_TRIES)):
+        try:
+            sock.bind((host, first + secrets.randbelow(last - first + 1)))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not left:
+                raise
+        else:
+            return
+
+
+@functools.cache
+def _local_ports() -> tuple[int, int]:
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+        first, last = map(int, file.read().split())
+    return first, last
 
 
 class _Program(ctypes.Structure):
@@ -79,62 +102,3 @@ def peer_filter(target: Internet) -> list[tuple[int, int, int, int]]:
         refuse = 2 * (len(tests) - index) - 1
         code += [(load, 0, 0, offset), (_JEQ, 0, refuse, value)]
     return [*code, (_RETURN, 0, 0, 0xFFFFFFFF), (_RETURN, 0, 0, 0)]
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """A TCP socket of this machine that is no more: its cookie, and what it carried."""
-
-    cookie: int
-    sent: int
-    received: int
-
-
-_NETLINK_SOCK_DIAG: Final = 4
-_DESTROYED: Final = 0b101
-"""The groups SKNLGRP_INET_TCP_DESTROY and SKNLGRP_INET6_TCP_DESTROY of linux/sock_diag.h."""
-_NLMSG_HEADER, _DIAG_MESSAGE = 16, 72
-_COOKIE_AT: Final = _NLMSG_HEADER + 44
-_INET_DIAG_INFO: Final = 2
-_BYTES_RECEIVED, _BYTES_SENT = 128, 200
-
-
-class Obituaries:
-    """Tells of TCP sockets as the kernel frees them (sock_diag(7)), which is how those handed over are followed."""
-
-    def __init__(self, tell: Callable[[Closed], None]) -> None:
-        self._tell = tell
-        self.sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
-        self.sock.setblocking(False)
-        self.sock.bind((0, _DESTROYED))
-
-    def read(self) -> None:
-        """Read what there is."""
-        while True:
-            try:
-                message = self.sock.recv(8192)
-            except BlockingIOError:
-                return
-            except OSError:
-                continue  # more were freed than there was room for; those are told without bytes at the session's end
-            if (closed := _closed(message)) is not None:
-                self._tell(closed)
-
-    def close(self) -> None:
-        """Listen no more."""
-        self.sock.close()
-
-
-def _closed(message: bytes) -> Closed | None:
-    if len(message) < _NLMSG_HEADER + _DIAG_MESSAGE:
-        return None
-    cookie = struct.unpack_from("=Q", message, _COOKIE_AT)[0]
-    at = _NLMSG_HEADER + _DIAG_MESSAGE
-    while at + 4 <= len(message):
-        length, kind = struct.unpack_from("=HH", message, at)
-        if kind == _INET_DIAG_INFO and length >= 4 + _BYTES_SENT + 16:
-            info = message[at + 4 : at + length]
-            sent, again = struct.unpack_from("=QQ", info, _BYTES_SENT)
-            return Closed(cookie, sent - again, struct.unpack_from("=Q", info, _BYTES_RECEIVED)[0])
-        at += max(4, length + 3 & ~3)
-    return Closed(cookie, 0, 0)

@@ -21,6 +21,7 @@ class Resolver:
         self._pins = pins
         self._ledger = ledger
         self._waiting: set[asyncio.Task[None]] = set()
+        self._denied = ""
         self._loop = asyncio.get_running_loop()
         sock.setblocking(False)
         self._loop.add_reader(sock, self._read)
@@ -48,9 +49,7 @@ class Resolver:
             return
         name = self._pins.allowed(question.name)
         if name is None:
-            self._ledger.enter(
-                Attempt(ev="denied", target=question.name, protocol="dns", name=question.name, why="no rule names it")
-            )
+            self._deny(question)
             self._reply(dns.answer(question, dns.NO_SUCH_NAME), asker)
         elif question.kind not in (dns.A, dns.AAAA):
             self._reply(dns.answer(question, dns.NO_ERROR), asker)
@@ -58,6 +57,13 @@ class Resolver:
             task = asyncio.ensure_future(self._resolve(question, name, asker))
             self._waiting.add(task)
             task.add_done_callback(self._waiting.discard)
+
+    def _deny(self, question: dns.Question) -> None:
+        # libc asks for each kind of address by itself: one look-up, one attempt.
+        if question.kind != dns.AAAA or question.name != self._denied:
+            name = question.name
+            self._ledger.enter(Attempt(ev="denied", target=name, protocol="dns", name=name, why="no rule names it"))
+        self._denied = question.name
 
     async def _resolve(self, question: dns.Question, name: str, asker: Any) -> None:
         try:

@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
 
 from enclave.core.egress import Rules, Verdict, canonical, decide
-from enclave.egress import caller, inside, outgoing, raw
+from enclave.egress import caller, inside, outgoing, sockdiag
 from enclave.egress.address import Address, Internet
 from enclave.egress.door import Door
 from enclave.egress.ledger import Attempt, Ledger, Protocol
@@ -74,8 +74,8 @@ class Session:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._around.services.close()
-        for cookie in tuple(self._handed):
-            self.closed(raw.Closed(cookie, 0, 0))
+        for handed in tuple(self._handed.values()):
+            self.closed(sockdiag.measure(handed.identity))
         self._ledger.settle(last=True)
         os.close(self._listener.fd)
 
@@ -83,7 +83,7 @@ class Session:
         """Tell what was summed up since the last time."""
         self._ledger.settle()
 
-    def closed(self, closed: raw.Closed) -> bool:
+    def closed(self, closed: sockdiag.Closed) -> bool:
         """A socket of this machine was closed; whether it was one that was handed over here."""
         handed = self._handed.pop(closed.cookie, None)
         if handed is not None:
@@ -147,12 +147,15 @@ class Session:
             if theirs.type != socket.SOCK_STREAM:
                 self._refuse_datagrams(call, target)
                 return
-            if caller.cookie_of(theirs) in self._handed or caller.has_peer(theirs):
+            if caller.has_peer(theirs):
                 raise OSError(errno.EISCONN, "connect")
             verdict = self._verdict(target)
             if not verdict.allowed:
                 self._deny(call, target, verdict.why, rule=verdict.rule)
                 return
+            if verdict.names and caller.cookie_of(theirs) in self._handed:
+                # It is of this machine's network: what is carried goes by the sandbox's own.
+                raise OSError(errno.EISCONN, "connect")
             left.pop_all()
             self._begin(call, self._make(Outgoing(call, theirs, target, verdict)))
 

@@ -12,6 +12,8 @@ _HANDSHAKE, _CLIENT_HELLO, _HOST_NAME = 22, 1, 0
 _SERVER_NAME, _ENCRYPTED_HELLO = 0, 0xFE0D
 _TOKEN: Final = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 
+_METHOD: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-")
+
 
 class Unreadable(Exception):
     """What came names nobody, or not in a way that can only be understood in one way."""
@@ -126,7 +128,8 @@ def _only_name(extension: bytes) -> str:
 
 def _head(data: bytes) -> bytes | None:
     """The head of an HTTP request; None if it goes on."""
-    if not all(byte in _TOKEN for byte in data[:32].split(b" ", 1)[0]):
+    # Methods are case-sensitive, and every one that is registered is in capitals (RFC 9110, section 16.1).
+    if not all(byte in _METHOD for byte in data[:32].split(b" ", 1)[0]):
         raise Unreadable("this is neither TLS nor HTTP, which is all that a rule on names lets through")
     head, end, _ = data.partition(b"\r\n\r\n")
     return head if end else None
