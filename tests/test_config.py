@@ -21,10 +21,18 @@ def test_the_environment_sets_everything_and_overrides_win() -> None:
         "ENCLAVE_MAX_CONCURRENCY": "7",
         "ENCLAVE_POOL": "0",
         "ENCLAVE_BACKEND": "other",
+        "ENCLAVE_FILE_RETENTION": "60",
     }
     assert set(environ) == set(VARIABLES.values())
     assert Settings.from_env(environ, port=0, home=None) == Settings(
-        home=Path("/a"), host="::1", port=0, jwt_secret="s" * 32, max_concurrency=7, pool=0, backend="other"
+        home=Path("/a"),
+        host="::1",
+        port=0,
+        jwt_secret="s" * 32,
+        max_concurrency=7,
+        pool=0,
+        backend="other",
+        file_retention=60,
     )
 
 

@@ -17,7 +17,8 @@ class Settings:
 
     `home` holds the database and the keys, and the templates unless `templates` names another directory. `pool` is the
     most sandboxes of each language that wait ready, None for the backend's own choice. Without a `jwt_secret` the one
-    that was made with the home is used.
+    that was made with the home is used. `file_retention` is how many seconds what a session left in
+    files is kept, unless it is torn down before.
     """
 
     home: Path
@@ -28,6 +29,7 @@ class Settings:
     pool: int | None = None
     backend: str = "local"
     templates: Path | None = None
+    file_retention: int = 86400
 
     @property
     def template_directory(self) -> Path:
@@ -55,6 +57,7 @@ VARIABLES: Final[Mapping[str, str]] = {
     "max_concurrency": "ENCLAVE_MAX_CONCURRENCY",
     "pool": "ENCLAVE_POOL",
     "backend": "ENCLAVE_BACKEND",
+    "file_retention": "ENCLAVE_FILE_RETENTION",
 }
 """The environment variable of each setting."""
 
@@ -76,6 +79,7 @@ _READ: Final[Mapping[str, Callable[[str], object]]] = {
     "max_concurrency": _whole("ENCLAVE_MAX_CONCURRENCY"),
     "pool": _whole("ENCLAVE_POOL"),
     "backend": str,
+    "file_retention": _whole("ENCLAVE_FILE_RETENTION"),
 }
 
 

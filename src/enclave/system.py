@@ -1,9 +1,11 @@
 """The composition root: settings in, a running System out. The one place where concrete parts are named."""
 
+import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
 from typing import Final
 
@@ -19,14 +21,22 @@ from enclave.identity.authority import EmbeddedIdentity
 from enclave.identity.bootstrap import bootstrap
 from enclave.identity.home import private_home
 from enclave.orchestrator.orchestrator import Orchestrator
+from enclave.orchestrator.record import Ports
 from enclave.server.app import Application
 from enclave.server.routes import Platform
+from enclave.store.base import Store
+from enclave.store.files import DirectoryFiles
 from enclave.store.sqlite import SqliteStore
 
 BACKENDS: Final = "enclave.backends"
 """The entry point group in which backends announce themselves."""
 
 DATABASE: Final = "enclave.db"
+FILES: Final = "files"
+
+_TICK_SECONDS: Final = 60.0
+
+_log = logging.getLogger(__name__)
 
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  where to reach one that listens everywhere
 
@@ -55,9 +65,11 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         backend = _backend(settings)
         stack.push_async_callback(backend.close)
         await backend.start()
-        orchestrator = Orchestrator(store, backend, Ceiling(), _now, settings.max_concurrency)
+        orchestrator = _orchestrator(settings, store, backend)
         stack.push_async_callback(orchestrator.close)
         await orchestrator.recover()
+        ticking = asyncio.create_task(_tick(orchestrator))
+        stack.callback(ticking.cancel)
         app = Application(Platform(orchestrator, identity, lambda: _health(backend)))
         yield System(settings, app, orchestrator, bootstrap(settings.home, base_url(settings), identity))
 
@@ -89,6 +101,21 @@ def base_url(settings: Settings) -> str:
     """Where a client on this machine reaches the server."""
     host = _EVERYWHERE.get(settings.host, settings.host)
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+
+
+def _orchestrator(settings: Settings, store: Store, backend: Backend) -> Orchestrator:
+    ports = Ports(store, backend, _now, DirectoryFiles.open(settings.home / FILES))
+    retention = timedelta(seconds=settings.file_retention)
+    return Orchestrator(ports, Ceiling(), max_concurrency=settings.max_concurrency, file_retention=retention)
+
+
+async def _tick(orchestrator: Orchestrator) -> None:
+    while True:
+        try:
+            await orchestrator.tick()
+        except OSError as error:
+            _log.error("files cannot be removed: %s", error)
+        await asyncio.sleep(_TICK_SECONDS)
 
 
 def _backend(settings: Settings) -> Backend:

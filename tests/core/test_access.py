@@ -10,7 +10,7 @@ from enclave.contracts.operations import OPERATIONS, Operation
 from enclave.core.access import ROLES, authorize
 
 WRITES = {"create_session", "teardown_session"}
-READS = {"list_sessions", "get_session", "get_result", "get_audit", "stream_session"}
+READS = {"list_sessions", "get_session", "get_result", "get_audit", "stream_session", "get_file"}
 MAY = {
     Role.OWNER: WRITES | READS | {"health"},
     Role.ADMIN: WRITES | READS | {"health"},

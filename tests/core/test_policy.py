@@ -188,7 +188,7 @@ LANGUAGES = {Guarantee.PYTHON, Guarantee.NODE}
 def test_every_control_is_required_of_every_session(language: Language, mode: EgressMode) -> None:
     needed = required(language, EgressPolicy(mode=mode))
 
-    controls = set(Guarantee) - LANGUAGES - {Guarantee.EGRESS_ALLOWLIST}
+    controls = set(Guarantee) - LANGUAGES - {Guarantee.EGRESS_ALLOWLIST, Guarantee.FILES}
     assert needed - {Guarantee.EGRESS_ALLOWLIST} == controls | {Guarantee(language.value)}
     assert (Guarantee.EGRESS_ALLOWLIST in needed) == (mode is EgressMode.ALLOWLIST)
 

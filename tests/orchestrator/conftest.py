@@ -1,7 +1,7 @@
 """An orchestrator on a real store, with a backend whose programs the test plays."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from enclave.contracts.identity import Principal, Role
 from enclave.core.access import ROLES
 from enclave.core.policy import Ceiling
 from enclave.orchestrator.orchestrator import Orchestrator
+from enclave.orchestrator.record import Ports
+from enclave.store.files import DirectoryFiles
 from enclave.store.sqlite import SqliteStore
 from tests.scripted import PuppetBackend
 
@@ -29,18 +31,22 @@ class Stage:
     store: SqliteStore
     backend: PuppetBackend
     orchestrator: Orchestrator
+    ports: Ports
+    kept: Path
 
     def another(self, max_concurrency: int = 100) -> Orchestrator:
         """A second orchestrator on the same store and backend, as after a restart."""
-        return Orchestrator(self.store, self.backend, Ceiling(), lambda: datetime.now(UTC), max_concurrency)
+        ports = replace(self.ports, files=DirectoryFiles.open(self.kept))
+        return Orchestrator(ports, Ceiling(), max_concurrency=max_concurrency)
 
 
 @pytest.fixture
 async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     store = SqliteStore.open(tmp_path / "enclave.db")
     backend = PuppetBackend()
-    orchestrator = Orchestrator(store, backend, Ceiling(), lambda: datetime.now(UTC), max_concurrency=100)
-    yield Stage(store, backend, orchestrator)
+    ports = Ports(store, backend, lambda: datetime.now(UTC), DirectoryFiles.open(tmp_path / "files"))
+    orchestrator = Orchestrator(ports, Ceiling(), max_concurrency=100)
+    yield Stage(store, backend, orchestrator, ports, tmp_path / "files")
     await orchestrator.close()
     await backend.close()
     await store.close()

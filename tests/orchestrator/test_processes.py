@@ -11,6 +11,8 @@ from enclave.contracts.frames import StdoutFrame
 from enclave.contracts.sessions import CreateSessionRequest, Phase
 from enclave.core.policy import Ceiling
 from enclave.orchestrator.orchestrator import Orchestrator
+from enclave.orchestrator.record import Ports
+from enclave.store.files import DirectoryFiles
 from enclave.store.sqlite import SqliteStore
 from tests.orchestrator.conftest import member
 from tests.scripted import ProcessBackend
@@ -23,7 +25,8 @@ ME = member()
 @pytest.fixture
 async def orchestrator(tmp_path: Path) -> AsyncIterator[Orchestrator]:
     store, backend = SqliteStore.open(tmp_path / "enclave.db"), ProcessBackend()
-    orchestrator = Orchestrator(store, backend, Ceiling(), lambda: datetime.now(UTC), max_concurrency=100)
+    ports = Ports(store, backend, lambda: datetime.now(UTC), DirectoryFiles.open(tmp_path / "files"))
+    orchestrator = Orchestrator(ports, Ceiling(), max_concurrency=100)
     yield orchestrator
     await orchestrator.close()
     assert not backend.sandboxes

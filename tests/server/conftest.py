@@ -19,8 +19,10 @@ from enclave.contracts.sessions import Health
 from enclave.core.access import ROLES
 from enclave.core.policy import Ceiling
 from enclave.orchestrator.orchestrator import Orchestrator
+from enclave.orchestrator.record import Ports
 from enclave.server.app import Application
 from enclave.server.routes import Platform
+from enclave.store.files import DirectoryFiles
 from enclave.store.sqlite import SqliteStore
 from tests.scripted import PuppetBackend
 
@@ -137,7 +139,8 @@ async def served(app: Application) -> AsyncIterator[uvicorn.Server]:
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     store = SqliteStore.open(tmp_path / "enclave.db")
     backend = PuppetBackend()
-    orchestrator = Orchestrator(store, backend, Ceiling(), lambda: datetime.now(UTC), max_concurrency=100)
+    ports = Ports(store, backend, lambda: datetime.now(UTC), DirectoryFiles.open(tmp_path / "files"))
+    orchestrator = Orchestrator(ports, Ceiling(), max_concurrency=100)
     health = Health(ok=True, backend=backend.name, backend_healthy=True)
     platform = Platform(orchestrator, Tokens(), lambda: health)
     async with served(Application(platform)) as server:

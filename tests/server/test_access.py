@@ -7,7 +7,7 @@ import pytest
 
 from enclave.contracts.identity import Role
 from enclave.contracts.operations import OPERATIONS, Operation
-from tests.orchestrator.test_orchestrator import prints_and_succeeds
+from tests.orchestrator.test_files import leaves
 from tests.server.conftest import Site
 
 pytestmark = pytest.mark.anyio
@@ -17,7 +17,7 @@ CALLERS = (*Role, None)
 
 
 async def test_the_access_matrix_is_as_checked_in(site: Site) -> None:
-    site.backend.play = prints_and_succeeds
+    site.backend.play = leaves({"a.txt": b"a"})
     rows = [f"{'operation':<18}{'session':<8}" + "".join(f"{role or 'nobody':<11}" for role in CALLERS)]
     for operation in OPERATIONS:
         for org_id in ("org_a", "org_b") if "{id}" in operation.path else ("org_a",):
@@ -32,7 +32,7 @@ async def test_the_access_matrix_is_as_checked_in(site: Site) -> None:
 
 async def status(site: Site, operation: Operation, role: Role | None, org_id: str) -> int:
     made = await site.ask("POST", "/sessions", {"code": "x"}, token=f"owner.{org_id}", prefer="wait=5")
-    path = operation.path.replace("{id}", made.json["id"])
+    path = operation.path.replace("{id}", made.json["id"]).replace("{path}", "a.txt")
     body = {"code": "x"} if operation.body else None
     answer = await site.ask(operation.method, path, body, token=f"{role}.org_a" if role else None)
     return answer.status

@@ -109,6 +109,13 @@ def run(  # noqa: PLR0913  every option of a command is a parameter
         list[str], typer.Option(metavar="RULE", help="A host, *.host or CIDR it may connect to; repeatable.")
     ] = [],  # noqa: B006  typer copies it
     label: LabelPairs = [],  # noqa: B006
+    put: Annotated[
+        list[str],
+        typer.Option("--file", metavar="FILE[=PATH]", help="A file to put beside the program; repeatable."),
+    ] = [],  # noqa: B006
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to put the files that the program leaves in `out`.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run a program in a sandbox: its output as it comes, then the value it gave to enclave.result(), as JSON.
@@ -121,7 +128,7 @@ def run(  # noqa: PLR0913  every option of a command is a parameter
     2 for a request that is wrong; 70 when Enclave itself could not do it.
     With --json, standard output is one JSON document, the session.
     """
-    from enclave.cli.execute import execute, labels_of, language_of, source
+    from enclave.cli.execute import execute, files_of, labels_of, language_of, source
     from enclave.cli.reach import anywhere
     from enclave.sdk.request import request_of
 
@@ -135,10 +142,11 @@ def run(  # noqa: PLR0913  every option of a command is a parameter
             },
             "allow": allow,
             "labels": labels_of(label),
+            "files": files_of(put),
         },
     )
     with anywhere() as client:
-        raise typer.Exit(execute(client, request, json=json))
+        raise typer.Exit(execute(client, request, json=json, out=out))
 
 
 @app.command()

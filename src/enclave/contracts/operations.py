@@ -12,7 +12,10 @@ from enclave.contracts.wire import Page, Wire
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One thing a caller can ask for. `scope` None is public; `streams` answers with server-sent events of `result`."""
+    """One thing a caller can ask for. `scope` None is public; `streams` answers with server-sent events of `result`.
+
+    A `result` of bytes is the body itself, of type `media`. `{path}` in a path may have slashes.
+    """
 
     name: str
     method: str
@@ -20,6 +23,7 @@ class Operation:
     scope: Scope | None
     summary: str
     result: Any
+    media: str = "application/json"
     body: type[Wire] | None = None
     status: int = 200
     query: tuple[str, ...] = ()
@@ -58,11 +62,18 @@ STREAM_SESSION: Final = Operation(
     name="stream_session", method="GET", path="/sessions/{id}/stream", scope=Scope.SESSIONS_READ, result=StreamFrame,
     streams=True, summary="Everything that happens in the session, from its start, as server-sent events.",
 )  # fmt: skip
+GET_FILE: Final = Operation(
+    name="get_file", method="GET", path="/sessions/{id}/files/{path}", scope=Scope.SESSIONS_READ, result=bytes,
+    media="application/octet-stream",
+    summary="A file that the program left in `out`, until the session is torn down or the operator's retention passes; "
+    "409 while it runs.",
+)  # fmt: skip
 TEARDOWN_SESSION: Final = Operation(
     name="teardown_session", method="DELETE", path="/sessions/{id}", scope=Scope.SESSIONS_WRITE, result=Session,
     summary="Stop the session if it runs and reclaim everything that belongs to it. Idempotent.",
 )  # fmt: skip
 
 OPERATIONS: Final = (
-    HEALTH, CREATE_SESSION, LIST_SESSIONS, GET_SESSION, GET_RESULT, GET_AUDIT, STREAM_SESSION, TEARDOWN_SESSION,
+    HEALTH, CREATE_SESSION, LIST_SESSIONS, GET_SESSION, GET_RESULT, GET_AUDIT, STREAM_SESSION, GET_FILE,
+    TEARDOWN_SESSION,
 )  # fmt: skip

@@ -140,10 +140,10 @@ def check_template(name: str, language: Language, offered: Mapping[str, Language
     raise InvalidRequest("no such template", errors=(FieldProblem(field="template", message=message),))
 
 
-def required(language: Language, egress: EgressPolicy) -> frozenset[Guarantee]:
+def required(language: Language, egress: EgressPolicy, *, files: bool = False) -> frozenset[Guarantee]:
     """What a backend must enforce to take a session."""
     allowlist = {Guarantee.EGRESS_ALLOWLIST} if egress.mode is EgressMode.ALLOWLIST else set[Guarantee]()
-    return _ALWAYS | {_LANGUAGES[language]} | allowlist
+    return _ALWAYS | {_LANGUAGES[language]} | allowlist | ({Guarantee.FILES} if files else set[Guarantee]())
 
 
 def require(needed: frozenset[Guarantee], given: frozenset[Guarantee]) -> None:

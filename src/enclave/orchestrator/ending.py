@@ -7,7 +7,7 @@ from typing import Final, Literal
 from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
 
-from enclave.backends.base import Exit
+from enclave.backends.base import Collected, Exit
 from enclave.contracts.audit import SessionFailed
 from enclave.contracts.sessions import MAX_RESULT_BYTES, Session, SessionResult
 from enclave.core.session import Finished, Lost
@@ -37,9 +37,12 @@ class Loss:
     detail: str
 
 
-def finished(end: Exit, printed: Printed) -> Finished:
+_NOTHING: Final = Collected()
+
+
+def finished(end: Exit, printed: Printed, left: Collected = _NOTHING) -> Finished:
     """The outcome of a program that ended."""
-    result = _result(end, printed)
+    result = _result(end, printed).model_copy(update={"files": left.files, "files_omitted": dict(left.omitted)})
     return Finished(result, end.kill_reason, end.value if result.result_error is None else None)
 
 

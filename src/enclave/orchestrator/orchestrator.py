@@ -5,25 +5,28 @@ Every lookup goes through the principal's org, so that another org's session and
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import timedelta
 from typing import Final
 from weakref import WeakValueDictionary
 
-from enclave.backends.base import Backend, Exit
+from enclave.backends.base import Exit
 from enclave.contracts.audit import AuditEvent
 from enclave.contracts.errors import (
     Conflict,
     FieldProblem,
+    NoSuchFile,
     NotFound,
     PolicyUnenforceable,
     QuotaExceeded,
     Unavailable,
 )
+from enclave.contracts.files import SessionFile
 from enclave.contracts.identity import Principal
 from enclave.contracts.operations import (
     CREATE_SESSION,
     GET_AUDIT,
+    GET_FILE,
     GET_RESULT,
     GET_SESSION,
     LIST_SESSIONS,
@@ -33,33 +36,38 @@ from enclave.contracts.operations import (
 from enclave.contracts.sessions import CreateSessionRequest, Phase, Session, SessionResult
 from enclave.contracts.wire import Page
 from enclave.core.access import authorize
+from enclave.core.files import check_files, contents
 from enclave.core.policy import Ceiling, check_egress, check_template, require, required, resolve
-from enclave.core.session import UNSETTLED, TornDown, advance
+from enclave.core.session import UNSETTLED, Program, TornDown, advance
 from enclave.orchestrator.cursor import check_limit, cut, event_cursor, seq_of, session_cursor, session_of
 from enclave.orchestrator.ending import Loss, Printed, cut_short, lost
 from enclave.orchestrator.identifier import session_ids
-from enclave.orchestrator.record import PLATFORM, Ports
+from enclave.orchestrator.record import PLATFORM, Ports, Record
 from enclave.orchestrator.run import Run, Stop
 from enclave.orchestrator.stream import Follower, Stream, parse_place, told
-from enclave.store.base import Filter, Store
+from enclave.store.base import Content, Filter, Kept
 
-__all__ = ["Filter", "Orchestrator"]
+__all__ = ["Content", "Filter", "Orchestrator"]
 
 _ID: Final = re.compile(r"ses_[0-9a-z]{26}\Z")
 _RESTARTED: Final = Loss("platform_restart", "the platform was restarted while the session ran")
 _TRAIL_PART: Final = 1000
+
+DEFAULT_RETENTION: Final = timedelta(days=1)
+"""How long files of a session are kept that is not torn down."""
 
 
 class Orchestrator:
     """Sessions: created, run, shown, streamed and torn down, on any backend and any store."""
 
     def __init__(
-        self, store: Store, backend: Backend, ceiling: Ceiling, clock: Callable[[], datetime], max_concurrency: int
+        self, ports: Ports, ceiling: Ceiling, *, max_concurrency: int, file_retention: timedelta = DEFAULT_RETENTION
     ) -> None:
-        self._ports = Ports(store, backend, clock)
+        self._ports = ports
         self._ceiling = ceiling
         self._max_concurrency = max_concurrency
-        self._ids = session_ids(clock)
+        self._file_retention = file_retention
+        self._ids = session_ids(ports.clock)
         self._runs: dict[str, Run] = {}
         self._replays: WeakValueDictionary[tuple[str, Phase], Stream] = WeakValueDictionary()
         self._closed = False
@@ -69,11 +77,17 @@ class Orchestrator:
     ) -> Session:
         """Run a program. With a wait, the session as it is when terminal, or as it is after so many seconds."""
         authorize(principal, CREATE_SESSION)
-        session = self._accept(principal, request)
+        record = self._begin(principal, request)
+        del request  # it may be large, and the wait long
+        return await record.answer(wait_seconds)
+
+    def _begin(self, principal: Principal, request: CreateSessionRequest) -> Record:
+        program = Program(request.code, contents(request.files))
+        session = self._accept(principal, request, program)
         self._admit()
-        run = self._runs[session.id] = Run(self._ports, session, request.code)
+        run = self._runs[session.id] = Run(self._ports, session, program)
         run.task.add_done_callback(lambda _: self._runs.pop(session.id))
-        return await run.record.answer(wait_seconds)
+        return run.record
 
     async def get(self, principal: Principal, session_id: str) -> Session:
         """One session of the principal's org."""
@@ -122,6 +136,18 @@ class Orchestrator:
             raise Unavailable("the end of this session could not be recorded")
         return Follower(await self._replay(session), place)
 
+    async def file(self, principal: Principal, session_id: str, path: str) -> tuple[SessionFile, Content]:
+        """A file that the session's program left. Raises Conflict while it runs, and NoSuchFile."""
+        authorize(principal, GET_FILE)
+        session = await self._find(principal, session_id)
+        if session.phase in UNSETTLED:
+            raise Conflict(f"the session is {session.phase}; its files can be fetched when it is over")
+        files = session.result.files if session.result is not None else ()
+        for place, file in enumerate(files):
+            if file.path == path and session.phase is not Phase.TORN_DOWN:
+                return file, await self._ports.files.read(session_id, place)
+        raise NoSuchFile
+
     async def teardown(self, principal: Principal, session_id: str) -> Session:
         """Stop the session if it runs and reclaim what belongs to it; a session torn down stays as it is."""
         authorize(principal, TEARDOWN_SESSION)
@@ -131,6 +157,8 @@ class Orchestrator:
             session = await self._find(principal, session_id)
         while session.phase is not Phase.TORN_DOWN:
             session = await self._tear_down(principal, session)
+        if session.result is not None and session.result.files:
+            await self._ports.files.remove(session.id)
         return session
 
     async def recover(self) -> None:
@@ -140,6 +168,14 @@ class Orchestrator:
             result = cut_short(Exit(code=None), Printed("", ""), _RESTARTED.detail)
             change = advance(session, lost(session, _RESTARTED, at, result), at=at, actor=PLATFORM)
             await self._ports.store.commit(change)
+        for kept in await self._ports.files.kept():
+            if not await self._tells_of_files(kept):
+                await self._ports.files.remove(kept.session_id)
+
+    async def tick(self) -> None:
+        """Remove files that were kept for long enough. Call it now and then."""
+        for kept in await self._ports.files.kept(self._ports.clock() - self._file_retention):
+            await self._ports.files.remove(kept.session_id)
 
     async def close(self) -> None:
         """Take no more sessions, and stop those that run: they end as failed, by reason of platform_restart."""
@@ -147,11 +183,20 @@ class Orchestrator:
         runs = tuple(self._runs.values())
         await asyncio.gather(*(run.stop(Stop()) for run in runs), return_exceptions=True)
 
-    def _accept(self, principal: Principal, request: CreateSessionRequest) -> Session:
+    async def _tells_of_files(self, kept: Kept) -> bool:
+        try:
+            session = await self._ports.store.get(kept.org_id, kept.session_id)
+        except NotFound:
+            return False
+        return session.phase is not Phase.TORN_DOWN and session.result is not None and bool(session.result.files)
+
+    def _accept(self, principal: Principal, request: CreateSessionRequest, program: Program) -> Session:
         _check_implemented(request)
         check_egress(request.egress)
         limits = resolve(request.limits, self._ceiling)
-        require(required(request.language, request.egress), self._ports.backend.guarantees)
+        check_files(program.files, limits)
+        needed = required(request.language, request.egress, files=bool(program.files))
+        require(needed, self._ports.backend.guarantees)
         if request.template is not None:
             check_template(request.template, request.language, self._ports.backend.templates())
         return Session(

@@ -10,11 +10,13 @@ from urllib.parse import quote
 from pydantic import TypeAdapter, ValidationError
 
 from enclave.contracts.audit import AuditEvent
-from enclave.contracts.errors import Conflict, EnclaveError, NotFound
+from enclave.contracts.errors import Conflict, EnclaveError, NoSuchFile, NotFound
+from enclave.contracts.files import path_problem
 from enclave.contracts.frames import EndFrame, StreamFrame
 from enclave.contracts.operations import (
     CREATE_SESSION,
     GET_AUDIT,
+    GET_FILE,
     GET_RESULT,
     GET_SESSION,
     HEALTH,
@@ -91,6 +93,11 @@ class Api:
     def result(self, session_id: str) -> Flow[SessionResult]:
         """The result of a session that has one."""
         yield Deliver((yield from self._fetch(_call(GET_RESULT, session_id))))
+
+    def download(self, session_id: str, path: str) -> Flow[bytes]:
+        """The content of a file that the session's program left."""
+        answer = yield from self._send(_file_call(session_id, path))
+        yield Deliver(answer.body)
 
     def teardown(self, session_id: str) -> Flow[Session]:
         """The session after it was torn down."""
@@ -222,12 +229,21 @@ def result_of(session: Session) -> SessionResult:
 def _call(
     operation: Operation, session_id: str, cursor: str | None = None, headers: Mapping[str, str] | None = None
 ) -> Call:
+    query = () if cursor is None else (("cursor", cursor),)
+    return Call(operation=operation, path=_place(operation, session_id), query=query, headers=headers or {})
+
+
+def _file_call(session_id: str, path: str) -> Call:
+    if path_problem(path):
+        raise NoSuchFile
+    return Call(operation=GET_FILE, path=_place(GET_FILE, session_id, path))
+
+
+def _place(operation: Operation, session_id: str, path: str = "") -> str:
     # "." and ".." would be resolved away on the way to the server.
     if not session_id.strip("."):
         raise NotFound
-    path = operation.path.format(id=quote(session_id, safe=""))
-    query = () if cursor is None else (("cursor", cursor),)
-    return Call(operation=operation, path=path, query=query, headers=headers or {})
+    return operation.path.format(id=quote(session_id, safe=""), path=quote(path))
 
 
 def _page_call(wanted: Wanted, cursor: str | None, limit: int) -> Call:

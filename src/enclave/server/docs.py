@@ -112,7 +112,8 @@ def _curl(method: str, path: str, operation: Schema) -> str:
         if "requestBody" in operation
         else ""
     )
-    return f"curl{stream}{verb} http://127.0.0.1:8088{path.replace('{id}', '$ID')}{key}{body}"
+    place = path.replace("{id}", "$ID").replace("{path}", "$FILE")
+    return f"curl{stream}{verb} http://127.0.0.1:8088{place}{key}{body}"
 
 
 def _responses(operation: Schema) -> str:

@@ -1,7 +1,7 @@
 """One answer for each operation, and the routes drawn from the table of operations."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from starlette.requests import Request
@@ -14,6 +14,7 @@ from enclave.contracts.identity import Principal
 from enclave.contracts.operations import (
     CREATE_SESSION,
     GET_AUDIT,
+    GET_FILE,
     GET_RESULT,
     GET_SESSION,
     HEALTH,
@@ -28,7 +29,8 @@ from enclave.contracts.wire import Wire
 from enclave.core.access import authorize
 from enclave.identity.base import Authenticator
 from enclave.orchestrator.orchestrator import Orchestrator
-from enclave.server.reading import Query, preferred_wait, read_body, refuse_unimplemented
+from enclave.server.download import Download
+from enclave.server.reading import Query, Room, preferred_wait, read_body, refuse_unimplemented
 from enclave.server.sse import EventStream
 
 _MAX_CREDENTIAL: Final = 8192
@@ -41,6 +43,7 @@ class Platform:
     orchestrator: Orchestrator
     authenticator: Authenticator
     health: Callable[[], Health]
+    room: Room = field(default_factory=Room)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +77,13 @@ async def create_session(call: Call) -> ASGIApp:
     """POST /sessions."""
     call.query()
     refuse_unimplemented(call.request)
-    body = await read_body(call.request, CreateSessionRequest)
     wait = preferred_wait(call.request)
-    session = await call.platform.orchestrator.create(call.principal, body, wait_seconds=wait)
+    # Without a name for it: a body may be large, and is let go of as soon as its program runs.
+    session = await call.platform.orchestrator.create(
+        call.principal,
+        await read_body(call.request, CreateSessionRequest, call.platform.room),
+        wait_seconds=wait,
+    )
     applied = {} if wait is None else {"preference-applied": f"wait={wait}"}
     return call.answer(session, {"location": f"/sessions/{session.id}", **applied})
 
@@ -120,6 +127,15 @@ async def stream_session(call: Call) -> ASGIApp:
     return EventStream(await call.platform.orchestrator.follow(call.principal, call.session_id, place))
 
 
+async def get_file(call: Call) -> ASGIApp:
+    """GET /sessions/{id}/files/{path}."""
+    call.query()
+    # Not as the route found it: its pattern would let a line feed at the end pass.
+    _, _, path = call.request.scope["path"].partition("/files/")
+    file, content = await call.platform.orchestrator.file(call.principal, call.session_id, path)
+    return Download(file, content, call.operation.media)
+
+
 async def teardown_session(call: Call) -> ASGIApp:
     """DELETE /sessions/{id}."""
     call.query()
@@ -133,6 +149,7 @@ RESPONSES: Final[Mapping[str, Respond]] = {
     GET_RESULT.name: get_result,
     GET_AUDIT.name: get_audit,
     STREAM_SESSION.name: stream_session,
+    GET_FILE.name: get_file,
     TEARDOWN_SESSION.name: teardown_session,
 }
 """How each operation that asks for a scope is answered."""
@@ -185,7 +202,9 @@ def routes(platform: Platform) -> list[Route]:
 
 def _route(platform: Platform, operation: Operation) -> Route:
     endpoint = Public(platform) if operation.scope is None else Guarded(platform, operation)
-    route = Route(operation.path, endpoint, methods=[operation.method], name=operation.name)
+    # A path within a session may have slashes.
+    path = operation.path.replace("{path}", "{path:path}")
+    route = Route(path, endpoint, methods=[operation.method], name=operation.name)
     if operation.streams and route.methods is not None:
         # A HEAD would wait for the end of the session to say nothing.
         route.methods.discard("HEAD")

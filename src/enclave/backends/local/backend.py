@@ -33,6 +33,7 @@ _ENFORCED: Final = frozenset(
         Guarantee.DISK_LIMIT,
         Guarantee.EGRESS_DENY,
         Guarantee.PYTHON,
+        Guarantee.FILES,
     }
 )
 

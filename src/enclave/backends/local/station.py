@@ -8,14 +8,16 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
-from enclave.backends.base import LaunchSpec, Sandbox, Workload
-from enclave.backends.local import connection, machine
+from enclave.backends.base import Collected, LaunchSpec, Sandbox, SandboxLost, Workload
+from enclave.backends.local import connection, machine, outbox
 from enclave.backends.local.connection import Connection, Report
 from enclave.backends.local.workload import LocalWorkload
 from enclave.contracts.errors import Unavailable
 from enclave.sandbox import init, wire
+from enclave.sandbox.outbox import is_left
 
 MIB: Final = 1024 * 1024
 _RESTART_SECONDS: Final = (0.0, 0.2, 1.0, 5.0)
@@ -48,20 +50,37 @@ class LocalSandbox:
         self.running: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.stopping = False
+        self.lost = False
         self.work = -1
 
     async def run(self, code: str) -> Workload:
         """Start the program. Raises Unavailable."""
+        spec, self._spec = self._spec, replace(self._spec, files={})  # it may be long until nobody holds them any more
         environment = {
             **init.GUEST_ENVIRONMENT,
             **self._station.session_environment,
-            "ENCLAVE_SESSION_ID": self._spec.session_id,
-            **self._spec.env,
+            "ENCLAVE_SESSION_ID": spec.session_id,
+            **spec.env,
         }
-        payload = json.dumps({"code": code, "env": environment}).encode()
-        self._station.order(_to_run(self.number, self._spec), payload, self)
+        self._station.order(_to_run(self.number, spec), _payload(code, environment, spec.files), self)
+        del spec
         await self.running
         return self.workload
+
+    async def collect(self, into: Path) -> Collected:
+        """Copy what the program left under `out/`, once nothing of it can run."""
+        await self.gone
+        if self.lost or self.work < 0:
+            # With a launcher that has died, the kernel may still be ending what it held.
+            raise SandboxLost("the sandbox was lost before its files were taken")
+        work, self.work = self.work, -1
+        return await asyncio.to_thread(outbox.empty, work, into)
+
+    def end(self, report: Report) -> None:
+        """Its program has ended."""
+        self.workload.end(report, left_files=self.work >= 0 and is_left(self.work))
+        if not self.workload.left_files:
+            self._let_go(report)
 
     @property
     def session_id(self) -> str:
@@ -75,9 +94,8 @@ class LocalSandbox:
 
     def leave(self) -> None:
         """Nothing of it is left on the launcher's side."""
-        if self.work >= 0:
-            os.close(self.work)
-            self.work = -1
+        if not self.workload.left_files:
+            self._close_work()
         if not self.gone.done():
             self.gone.set_result(None)
 
@@ -86,6 +104,22 @@ class LocalSandbox:
         self.stopping = True
         if self._station.stop(self.number):
             await self.gone
+        if self.work >= 0:
+            work, self.work = self.work, -1
+            await asyncio.to_thread(os.close, work)
+
+    def _let_go(self, report: Report) -> None:
+        # Where nothing of the sandbox is left, as after a limit, its whole file system is freed by whoever closes this
+        # last, and that may take long; else it is its last process that will.
+        if report["reason"] is not None and self.work >= 0:
+            work, self.work = self.work, -1
+            asyncio.get_running_loop().run_in_executor(None, os.close, work)
+        self._close_work()
+
+    def _close_work(self) -> None:
+        if self.work >= 0:
+            os.close(self.work)
+            self.work = -1
 
 
 class Station:
@@ -199,7 +233,7 @@ class Station:
             case "exit" if report["code"] is None and report["reason"] is None and not sandbox.stopping:
                 sandbox.workload.lose("the sandbox died before its program ended")
             case "exit":
-                sandbox.workload.end(report)
+                sandbox.end(report)
             case "gone":
                 self._forget(report["id"])
 
@@ -237,6 +271,7 @@ class Station:
             if not sandbox.running.done():
                 sandbox.running.set_exception(Unavailable(why))
             sandbox.workload.lose(why)
+            sandbox.lost = True
             self._forget(number)
 
     async def _follow(self, dead: Connection | None) -> None:
@@ -256,6 +291,13 @@ class Station:
                 log.error("%s", error)
             else:
                 return
+
+
+def _payload(code: str, environment: Mapping[str, str], files: Mapping[str, bytes]) -> bytes:
+    """What the guest is given: JSON on one line, and behind it the files' contents, one after the other."""
+    sizes = [[path, len(content)] for path, content in files.items()]
+    head = {"code": code, "env": environment, **({"files": sizes} if sizes else {})}
+    return b"".join((json.dumps(head).encode(), b"\n", *files.values()))
 
 
 def _to_run(number: int, spec: LaunchSpec) -> wire.Run:
