@@ -6,11 +6,13 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 from typing import Literal
 
-from enclave.backends.base import Check, Exit, LaunchSpec, Output, Workload
+from enclave.backends.base import Check, Collected, Exit, LaunchSpec, Output, Workload
 from enclave.contracts.errors import Unavailable
 from enclave.contracts.policy import Guarantee, Language
+from enclave.core.files import listed
 
 _HARNESS = """
 import json, os, sys, types
@@ -128,6 +130,8 @@ class Puppet:
         self.spec = spec
         self.code: str | None = None
         self.gone = False
+        self.left: dict[str, bytes] = {}
+        self.refusal: Exception | None = None
         self._backend = backend
         self._queue: asyncio.Queue[Output | None] = asyncio.Queue()
         self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
@@ -144,6 +148,13 @@ class Puppet:
             self._exit.exception()
         else:
             self._exit.set_result(how or Exit(code=0))
+
+    async def collect(self, into: Path) -> Collected:
+        for place, content in enumerate(self.left.values()):
+            (into / str(place)).write_bytes(content)
+        if self.refusal is not None:
+            raise self.refusal
+        return Collected(listed(self.left))
 
     async def run(self, code: str) -> Workload:
         self.code = code

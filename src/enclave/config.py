@@ -24,7 +24,8 @@ class Settings:
     that was made with the home is used, and likewise without a `secret_key`, the 32 bytes that secrets are sealed with.
     `egress_private` are the private and loopback networks that allowed names and the upstreams of service bindings may
     be in, `egress_deny` rules that deny whatever a session allows, `egress_ca` a PEM file of certificates that
-    upstreams are trusted by beside the system's.
+    upstreams are trusted by beside the system's. `file_retention` is how many seconds what a session left in files is
+    kept, unless it is torn down before.
     """
 
     home: Path
@@ -39,6 +40,7 @@ class Settings:
     egress_private: tuple[Network, ...] = ()
     egress_deny: tuple[str, ...] = ()
     egress_ca: Path | None = None
+    file_retention: int = 86400
 
     @property
     def egress_floor(self) -> Floor:
@@ -77,6 +79,7 @@ VARIABLES: Final[Mapping[str, str]] = {
     "egress_private": "ENCLAVE_EGRESS_PRIVATE",
     "egress_deny": "ENCLAVE_EGRESS_DENY",
     "egress_ca": "ENCLAVE_EGRESS_CA",
+    "file_retention": "ENCLAVE_FILE_RETENTION",
 }
 """The environment variable of each setting."""
 
@@ -135,6 +138,7 @@ _READ: Final[Mapping[str, Callable[[str], object]]] = {
     "egress_private": _networks,
     "egress_deny": _rules,
     "egress_ca": _file,
+    "file_retention": _whole("ENCLAVE_FILE_RETENTION"),
 }
 
 

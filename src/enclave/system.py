@@ -1,9 +1,11 @@
 """The composition root: settings in, a running System out. The one place where concrete parts are named."""
 
+import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
 from typing import Final
 
@@ -14,19 +16,24 @@ from enclave.config import Settings
 from enclave.contracts.errors import InvalidRequest
 from enclave.contracts.identity import Credential
 from enclave.contracts.sessions import Health
-from enclave.core.policy import Ceiling
 from enclave.identity.authority import EmbeddedIdentity
 from enclave.identity.bootstrap import bootstrap
 from enclave.identity.home import private_home, secret_key_of
-from enclave.orchestrator.orchestrator import Orchestrator, Ports, ServiceBindings
+from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, ServiceBindings
 from enclave.server.app import Application
 from enclave.server.routes import Platform
+from enclave.store.files import DirectoryFiles
 from enclave.store.sqlite import SqliteStore
 
 BACKENDS: Final = "enclave.backends"
 """The entry point group in which backends announce themselves."""
 
 DATABASE: Final = "enclave.db"
+FILES: Final = "files"
+
+_TICK_SECONDS: Final = 60.0
+
+_log = logging.getLogger(__name__)
 
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  where to reach one that listens everywhere
 
@@ -55,10 +62,11 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         backend = _backend(settings)
         stack.push_async_callback(backend.close)
         await backend.start()
-        bindings = ServiceBindings(store.bindings(_secret_key(settings)), _now, settings.egress_private)
-        orchestrator = Orchestrator(Ports(store, backend, _now), bindings, Ceiling(), settings.max_concurrency)
+        orchestrator = _orchestrator(settings, store, backend)
         stack.push_async_callback(orchestrator.close)
         await orchestrator.recover()
+        ticking = asyncio.create_task(_tick(orchestrator))
+        stack.callback(ticking.cancel)
         app = Application(Platform(orchestrator, identity, lambda: _health(backend)))
         yield System(settings, app, orchestrator, bootstrap(settings.home, base_url(settings), identity))
 
@@ -90,6 +98,22 @@ def base_url(settings: Settings) -> str:
     """Where a client on this machine reaches the server."""
     host = _EVERYWHERE.get(settings.host, settings.host)
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+
+
+def _orchestrator(settings: Settings, store: SqliteStore, backend: Backend) -> Orchestrator:
+    ports = Ports(store, backend, _now, DirectoryFiles.open(settings.home / FILES))
+    bindings = ServiceBindings(store.bindings(_secret_key(settings)), _now, settings.egress_private)
+    retention = timedelta(seconds=settings.file_retention)
+    return Orchestrator(ports, bindings, Bounds(max_concurrency=settings.max_concurrency, file_retention=retention))
+
+
+async def _tick(orchestrator: Orchestrator) -> None:
+    while True:
+        try:
+            await orchestrator.tick()
+        except OSError as error:
+            _log.error("files cannot be removed: %s", error)
+        await asyncio.sleep(_TICK_SECONDS)
 
 
 def _backend(settings: Settings) -> Backend:

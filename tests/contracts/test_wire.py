@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from enclave.contracts import audit, errors, frames, identity, policy, sessions
+from enclave.contracts import audit, errors, files, frames, identity, policy, sessions
 from enclave.contracts.frames import StreamFrame
 from enclave.contracts.policy import EgressMode, EgressPolicy, Language, RequestedLimits, SessionLimits
 from enclave.contracts.sessions import CreateSessionRequest, KillReason, Phase, Session, SessionResult, Usage
@@ -60,7 +60,7 @@ SESSIONS = some(
     started_at=st.none() | MOMENTS,
     finished_at=st.none() | MOMENTS,
 )
-MODULES = (audit, errors, frames, identity, policy, sessions)
+MODULES = (audit, errors, files, frames, identity, policy, sessions)
 TYPES = sorted(
     {
         kind

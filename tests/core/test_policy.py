@@ -125,7 +125,7 @@ LANGUAGES = {Guarantee.PYTHON, Guarantee.NODE}
 def test_every_control_is_required_of_every_session(language: Language, mode: EgressMode, binds: bool) -> None:
     needed = required(language, EgressPolicy(mode=mode), binds=binds)
 
-    asked_for = {Guarantee.EGRESS_ALLOWLIST, Guarantee.SERVICE_BINDINGS}
+    asked_for = {Guarantee.EGRESS_ALLOWLIST, Guarantee.SERVICE_BINDINGS, Guarantee.FILES}
     assert needed - asked_for == set(Guarantee) - LANGUAGES - asked_for | {Guarantee(language.value)}
     assert (Guarantee.EGRESS_ALLOWLIST in needed) == (mode is EgressMode.ALLOWLIST)
     assert (Guarantee.SERVICE_BINDINGS in needed) == binds

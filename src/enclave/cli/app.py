@@ -113,6 +113,13 @@ def run(  # noqa: PLR0913  every option of a command is a parameter
         list[str], typer.Option(metavar="NAME", help="A service binding it may use; repeatable; see `enclave binding`.")
     ] = [],  # noqa: B006
     label: LabelPairs = [],  # noqa: B006
+    put: Annotated[
+        list[str],
+        typer.Option("--file", metavar="FILE[=PATH]", help="A file to put beside the program; repeatable."),
+    ] = [],  # noqa: B006
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to put the files that the program leaves in `out`.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run a program in a sandbox: its output as it comes, then the value it gave to enclave.result(), as JSON.
@@ -125,7 +132,7 @@ def run(  # noqa: PLR0913  every option of a command is a parameter
     2 for a request that is wrong; 70 when Enclave itself could not do it.
     With --json, standard output is one JSON document, the session.
     """
-    from enclave.cli.execute import execute, labels_of, language_of, source
+    from enclave.cli.execute import execute, files_of, labels_of, language_of, source
     from enclave.cli.reach import anywhere
     from enclave.sdk.request import request_of
 
@@ -140,10 +147,11 @@ def run(  # noqa: PLR0913  every option of a command is a parameter
             "allow": allow,
             **({"bindings": bind} if bind else {}),
             "labels": labels_of(label),
+            "files": files_of(put),
         },
     )
     with anywhere() as client:
-        raise typer.Exit(execute(client, request, json=json))
+        raise typer.Exit(execute(client, request, json=json, out=out))
 
 
 @app.command()

@@ -2,7 +2,8 @@
 
 Every event is a row of its org's hash chain: `digest` is the SHA-256 of the event's canonical JSON without `digest`,
 `previous` the digest of the org's event before it (`enclave.core.audit`). Code, output and secrets are in none of them;
-sizes and digests are.
+sizes and digests are. A field that an event did not have from the first is left out of its JSON when it is empty, so
+that the digests of older events hold.
 """
 
 from typing import Annotated, Literal
@@ -10,11 +11,16 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from enclave.contracts.bindings import BindingName, InjectionKind, Method
+from enclave.contracts.files import FilesDigest
 from enclave.contracts.policy import EgressPolicy, Language, SessionLimits
 from enclave.contracts.sessions import GrantedBindings, KillReason, Labels, Phase
 from enclave.contracts.wire import OrgId, SessionId, Timestamp, Wire
 
 GENESIS = "0" * 64
+
+
+def _absent(value: object) -> bool:
+    return value is None
 
 
 class Event(Wire):
@@ -40,6 +46,7 @@ class SessionCreated(Event):
     service_bindings: GrantedBindings = ()
     code_bytes: int
     code_sha256: str
+    files: FilesDigest | None = Field(default=None, exclude_if=_absent)
 
 
 class SandboxStarted(Event):
@@ -128,6 +135,7 @@ class ResultCollected(Event):
     stderr_bytes: int
     result_bytes: int
     result_sha256: str | None
+    files: FilesDigest | None = Field(default=None, exclude_if=_absent)
 
 
 class SessionFailed(Event):

@@ -89,3 +89,4 @@ class Guarantee(StrEnum):
     EGRESS_DENY = "egress_deny"
     EGRESS_ALLOWLIST = "egress_allowlist"
     SERVICE_BINDINGS = "service_bindings"
+    FILES = "files"

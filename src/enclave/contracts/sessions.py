@@ -6,6 +6,7 @@ from typing import Annotated, Final
 from pydantic import Field, JsonValue
 
 from enclave.contracts.bindings import BindingName
+from enclave.contracts.files import Files, Omissions, SessionFile
 from enclave.contracts.policy import EgressPolicy, Language, RequestedLimits, SessionLimits
 from enclave.contracts.wire import OrgId, SessionId, Timestamp, Wire
 
@@ -49,7 +50,8 @@ TemplateName = Annotated[str, Field(pattern=TEMPLATE_NAME)]
 class CreateSessionRequest(Wire):
     """A program to run, and under what terms. Only `code` is required.
 
-    `template` names an environment with packages; without one there is the standard library alone.
+    `template` names an environment with packages; without one there is the standard library alone. `files` are put
+    beside the program, in its working directory, before it starts; they may have directories in their paths.
     """
 
     code: Annotated[str, Field(min_length=1, max_length=MAX_CODE_CHARS)]
@@ -60,6 +62,7 @@ class CreateSessionRequest(Wire):
     service_bindings: tuple[BindingName, ...] = Field(default=(), max_length=32)
     webhook_url: str | None = Field(default=None, max_length=2048)
     labels: Labels = Field(default_factory=dict)
+    files: Files = Field(default_factory=dict)
 
 
 class Usage(Wire):
@@ -70,13 +73,23 @@ class Usage(Wire):
     peak_pids: int | None = None
 
 
+def _absent(value: object) -> bool:
+    return value is None
+
+
+def _empty(value: object) -> bool:
+    return not value
+
+
 class SessionResult(Wire):
     """How the program ended and what it left.
 
     `exit_code` is null when the platform ended it. A program ended by a signal of its own doing has exit code
     128 + the signal, and `signal`. `result` is the value handed to `enclave.result`, and `result_error` says why a
     value that was handed over was not taken. `stdout` and `stderr` are the first `output_kib` of each, bytes that are
-    not UTF-8 replaced. `error` says what went wrong on the platform's side, if anything did.
+    not UTF-8 replaced. `error` says what went wrong on the platform's side, if anything did. `files` are those that the
+    program left in the directory `out` of its working directory, and `files_omitted` how many entries of it were not
+    kept, by reason; each is there only when there is any.
     """
 
     exit_code: int | None
@@ -90,14 +103,8 @@ class SessionResult(Wire):
     duration_ms: float = 0.0
     usage: Usage = Usage()
     error: str | None = None
-
-
-def _absent(value: object) -> bool:
-    return value is None
-
-
-def _empty(value: tuple[object, ...]) -> bool:
-    return not value
+    files: tuple[SessionFile, ...] = Field(default=(), exclude_if=_empty)
+    files_omitted: Omissions = Field(default_factory=dict, exclude_if=_empty)
 
 
 GrantedBindings = Annotated[tuple[BindingName, ...], Field(exclude_if=_empty)]

@@ -114,11 +114,16 @@ def check_template(name: str, language: Language, offered: Mapping[str, Language
     raise InvalidRequest("no such template", errors=(FieldProblem(field="template", message=message),))
 
 
-def required(language: Language, egress: EgressPolicy, *, binds: bool = False) -> frozenset[Guarantee]:
+def required(
+    language: Language, egress: EgressPolicy, *, binds: bool = False, files: bool = False
+) -> frozenset[Guarantee]:
     """What a backend must enforce to take a session; `binds` is whether it was granted a service binding."""
-    allowlist = {Guarantee.EGRESS_ALLOWLIST} if egress.mode is EgressMode.ALLOWLIST else set[Guarantee]()
-    bindings = {Guarantee.SERVICE_BINDINGS} if binds else set[Guarantee]()
-    return _ALWAYS | {_LANGUAGES[language]} | allowlist | bindings
+    asked = {
+        Guarantee.EGRESS_ALLOWLIST: egress.mode is EgressMode.ALLOWLIST,
+        Guarantee.SERVICE_BINDINGS: binds,
+        Guarantee.FILES: files,
+    }
+    return _ALWAYS | {_LANGUAGES[language]} | {guarantee for guarantee, needed in asked.items() if needed}
 
 
 def require(needed: frozenset[Guarantee], given: frozenset[Guarantee]) -> None:

@@ -1,8 +1,8 @@
 """The life of a session: one table of moves, and the one door through which a session moves."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, TypedDict
 
@@ -16,7 +16,10 @@ from enclave.contracts.audit import (
     WorkloadExited,
 )
 from enclave.contracts.errors import Conflict
+from enclave.contracts.files import SessionFile
 from enclave.contracts.sessions import KillReason, Phase, Session, SessionResult
+from enclave.core.files import digest
+from enclave.core.grant import Grant
 
 TRANSITIONS: Final[Mapping[Phase, frozenset[Phase]]] = {
     Phase.PENDING: frozenset({Phase.RUNNING, Phase.FAILED, Phase.TORN_DOWN}),
@@ -39,6 +42,15 @@ class Change:
     before: Phase | None
     session: Session
     events: tuple[AuditEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a session runs, the files that are put beside it, and the bindings it was granted."""
+
+    code: str
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    bindings: tuple[Grant, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +87,7 @@ class TornDown:
 Outcome = Started | Finished | Lost | TornDown
 
 
-def created(session: Session, code: str) -> Change:
+def created(session: Session, code: str, files: Sequence[SessionFile] = ()) -> Change:
     """The change that brings a session into being."""
     source = code.encode()
     event = SessionCreated(
@@ -90,6 +102,7 @@ def created(session: Session, code: str) -> Change:
         service_bindings=session.service_bindings,
         code_bytes=len(source),
         code_sha256=hashlib.sha256(source).hexdigest(),
+        files=digest(files),
     )
     return Change(None, session, (event,))
 
@@ -173,5 +186,6 @@ def _ending(stamp: _Stamp, moved: Session, outcome: Finished) -> tuple[AuditEven
         stderr_bytes=len(result.stderr.encode()),
         result_bytes=len(value) if value is not None else 0,
         result_sha256=hashlib.sha256(value).hexdigest() if value is not None else None,
+        files=digest(result.files),
     )
     return (exited, collected)

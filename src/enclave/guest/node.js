@@ -43,6 +43,22 @@ function isModule(code) {
   }
 }
 
+// Throws, with a message for standard error, if they cannot all be put in place.
+function unpack(files, contents) {
+  let done = 0;
+  for (const [name, size] of files) {
+    const place = path.join('/work', name);
+    fs.mkdirSync(path.dirname(place), { recursive: true });
+    fs.writeFileSync(place, contents.subarray(done, done + size), { flag: 'wx' });
+    done += size;
+  }
+}
+
+function refuse(error) {
+  fs.writeSync(2, `the files cannot be put in place: ${error.code}\n`);
+  process.exit(1);
+}
+
 function become(code, environment) {
   for (const name of Object.keys(process.env)) delete process.env[name];
   Object.assign(process.env, environment);
@@ -57,7 +73,18 @@ fs.writeSync(STATUS, 'R');
 fs.closeSync(STATUS);
 const header = readExactly(GO, 8, null);
 if (header === null) process.exit(0);
-const payload = JSON.parse(readExactly(PAYLOAD, Number(header.readBigUInt64LE()), 0).toString('utf8'));
+function takeIn(payload) {
+  const end = payload.indexOf('\n') + 1;
+  const taken = JSON.parse(payload.toString('utf8', 0, end));
+  try {
+    unpack(taken.files || [], payload.subarray(end));
+  } catch (error) {
+    refuse(error);
+  }
+  return taken;
+}
+
+const { code, env } = takeIn(readExactly(PAYLOAD, Number(header.readBigUInt64LE()), 0));
 fs.closeSync(GO);
 fs.closeSync(PAYLOAD);
-become(payload.code, payload.env);
+become(code, env);

@@ -21,7 +21,8 @@ from typing import Any, Final, NoReturn
 GO: Final = 3
 """Where eight bytes, the payload's length (little-endian), arrive when there is a program to run."""
 PAYLOAD: Final = 4
-"""The memory file that then holds it: JSON with `code` and `env`."""
+"""The memory file that then holds it: a line of JSON with `code` and `env`, and if there are any, `files` as pairs of a
+path and a size, whose contents follow the line."""
 RESULT: Final = 5
 """Where values go: a length of four bytes (little-endian), then that much JSON."""
 STATUS: Final = 6
@@ -43,11 +44,11 @@ def wait_and_become() -> NoReturn:
     header = os.read(GO, 8)
     if len(header) < 8:
         os._exit(0)
-    payload = os.pread(PAYLOAD, int.from_bytes(header, "little"), 0)
+    code = _take_in(os.pread(PAYLOAD, int.from_bytes(header, "little"), 0))
     os.close(GO)
     os.close(PAYLOAD)
     guest = os.getpid()
-    _finish(_execute(_take_in(payload), main), reports=os.getpid() == guest)
+    _finish(1 if code is None else _execute(code, main), reports=os.getpid() == guest)
 
 
 def _prepare() -> types.ModuleType:
@@ -62,15 +63,35 @@ def _prepare() -> types.ModuleType:
     return _main_module()
 
 
-def _take_in(payload: bytes) -> str:
-    """Take over the environment in a payload, and put its program where it will say that it is."""
-    taken = json.loads(payload)
+def _take_in(payload: bytes) -> str | None:
+    """Take over the environment in a payload, and put its files and its program, which is answered, where they belong.
+
+    None if a file could not be written: standard error says why, and the program must not run without it.
+    """
+    end = payload.index(b"\n") + 1
+    taken = json.loads(payload[:end])
     os.environ.clear()
     os.environ.update(taken["env"])
+    if files := taken.get("files"):
+        try:
+            _unpack(files, memoryview(payload)[end:])
+        except OSError as error:
+            reason = error.strerror
+            _quietly(lambda: print(f"the files cannot be put in place: {reason}", file=sys.stderr))
+            return None
     with open(FILE, "w", encoding="utf-8", errors="surrogatepass") as file:
         file.write(taken["code"])
     code: str = taken["code"]
     return code
+
+
+def _unpack(files: list[tuple[str, int]], contents: memoryview) -> None:
+    for path, size in files:
+        place = os.path.join(HOME, path)
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        with open(place, "xb", buffering=0) as file:
+            _write_all(file.fileno(), contents[:size])
+        contents = contents[size:]
 
 
 def _fresh_signals() -> None:
@@ -117,7 +138,7 @@ def _result_writer() -> Callable[[Any], None]:
     return result
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def _write_all(fd: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
@@ -167,19 +188,22 @@ def _quietly(step: Callable[[], object]) -> None:
         step()
 
 
-_REHEARSAL: Final = json.dumps(
-    {
-        "code": "import json\nprint(json.dumps({'a': [1, 2.5]}), file=sink)\n",
-        "env": dict.fromkeys(("HOME", "LANG", "PATH", "TMPDIR", "USER", "ENCLAVE_SESSION_ID"), "rehearsal"),
-    }
-).encode()
+_REHEARSAL: Final = (
+    json.dumps(
+        {
+            "code": "import json\nprint(json.dumps({'a': [1, 2.5]}), file=sink)\n",
+            "env": dict.fromkeys(("HOME", "LANG", "PATH", "TMPDIR", "USER", "ENCLAVE_SESSION_ID"), "rehearsal"),
+        }
+    ).encode()
+    + b"\n"
+)
 
 
 def _rehearse() -> None:
     # Touch the pages that running a program touches, so that they are this process's own before anyone waits for it.
     with open(os.devnull, "w", encoding="utf-8") as sink:
         scene = {"__name__": "rehearsal", "sink": sink}
-        exec(compile(_take_in(_REHEARSAL), "rehearsal", "exec"), scene)  # noqa: S102  our own text
+        exec(compile(_take_in(_REHEARSAL) or "", "rehearsal", "exec"), scene)  # noqa: S102  our own text
 
 
 def _fresh_randomness() -> None:

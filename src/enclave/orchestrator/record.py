@@ -13,7 +13,7 @@ from enclave.contracts.errors import InternalError, Unavailable
 from enclave.contracts.sessions import Session
 from enclave.core.session import UNSETTLED, Change, Outcome, advance, noted
 from enclave.orchestrator.stream import Stream
-from enclave.store.base import Store
+from enclave.store.base import FileStore, Store
 
 PLATFORM: Final = "platform"
 """The actor of what no caller asked for."""
@@ -28,6 +28,7 @@ class Ports:
     store: Store
     backend: Backend
     clock: Callable[[], datetime]
+    files: FileStore
 
 
 class Record:

@@ -154,4 +154,6 @@ def _await(guest: int) -> NoReturn:
         pid, status = os.waitpid(-1, 0)
         if pid == guest:
             os.write(python.STATUS, python.EXITED + status.to_bytes(4, "little"))
-            os._exit(0)
+            # To be killed for it, and not to end: what it keeps must be there for as long as it takes to fetch it.
+            while True:
+                signal.pause()

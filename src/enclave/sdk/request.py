@@ -1,11 +1,13 @@
 """The terms of a run, as keywords and as the request they make."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal, TypedDict
 
 from pydantic import ValidationError
 
 from enclave.contracts.errors import FieldProblem, InvalidRequest
+from enclave.contracts.files import MAX_FILES_BYTES, Binary
 from enclave.contracts.policy import EgressMode, EgressPolicy, Language, RequestedLimits
 from enclave.contracts.sessions import CreateSessionRequest
 from enclave.contracts.wire import wire_name
@@ -18,7 +20,8 @@ class Terms(TypedDict, total=False):
     `limits` takes RequestedLimits or a mapping such as {"memory_mib": 128, "wall_clock_seconds": 5}. `allow` lists what
     may be connected to ("example.org", "*.example.org:443", "10.0.0.0/8"); without it nothing may. `egress` is the same
     as a whole EgressPolicy; give one of the two. `bindings` names service bindings that it may use. `labels` are
-    yours, and sessions can be found by them.
+    yours, and sessions can be found by them. `files` are put beside the program, by their paths there: a string is
+    text, bytes are bytes, and a Path is a file of yours.
     """
 
     language: Language | Literal["python", "node"]
@@ -28,6 +31,7 @@ class Terms(TypedDict, total=False):
     bindings: Sequence[str]
     labels: Mapping[str, str]
     template: str | None
+    files: Mapping[str, str | bytes | Path]
 
 
 def request_of(code: str | CreateSessionRequest, terms: Terms) -> CreateSessionRequest:
@@ -53,7 +57,26 @@ def _fields(terms: Terms) -> dict[str, object]:
         fields["limits"] = {wire_name(name): value for name, value in limits.items()}
     if "labels" in terms:
         fields["labels"] = dict(terms["labels"])
+    if "files" in terms:
+        fields["files"] = {path: _content(path, given) for path, given in terms["files"].items()}
     return fields
+
+
+def _content(path: str, given: str | bytes | Path) -> str | Binary:
+    if not isinstance(given, Path):
+        return given if isinstance(given, str) else Binary(base64=bytes(given))
+    try:
+        with given.open("rb") as file:
+            content = file.read(MAX_FILES_BYTES + 1)
+    except OSError as error:
+        raise _bad_file(path, f"{given} cannot be read: {error.strerror or error}") from None
+    if len(content) > MAX_FILES_BYTES:
+        raise _bad_file(path, f"{given} has more than {MAX_FILES_BYTES} bytes")
+    return Binary(base64=content)
+
+
+def _bad_file(path: str, message: str) -> InvalidRequest:
+    return InvalidRequest("a file cannot be sent", errors=(FieldProblem(field=f"files.{path}", message=message),))
 
 
 def _allowlist(terms: Terms) -> dict[str, object]:

@@ -38,6 +38,7 @@ _ENFORCED: Final = frozenset(
         Guarantee.EGRESS_ALLOWLIST,
         Guarantee.SERVICE_BINDINGS,
         Guarantee.PYTHON,
+        Guarantee.FILES,
     }
 )
 
