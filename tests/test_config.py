@@ -21,10 +21,18 @@ def test_the_environment_sets_everything_and_overrides_win() -> None:
         "ENCLAVE_MAX_CONCURRENCY": "7",
         "ENCLAVE_POOL": "0",
         "ENCLAVE_BACKEND": "other",
+        "ENCLAVE_EGRESS_PRIVATE": "10.0.0.0/8, fd00::1",
     }
     assert set(environ) == set(VARIABLES.values())
     assert Settings.from_env(environ, port=0, home=None) == Settings(
-        home=Path("/a"), host="::1", port=0, jwt_secret="s" * 32, max_concurrency=7, pool=0, backend="other"
+        home=Path("/a"),
+        host="::1",
+        port=0,
+        jwt_secret="s" * 32,
+        max_concurrency=7,
+        pool=0,
+        backend="other",
+        egress_private=("10.0.0.0/8", "fd00::1/128"),
     )
 
 
@@ -37,6 +45,7 @@ def test_the_environment_sets_everything_and_overrides_win() -> None:
         ("ENCLAVE_MAX_CONCURRENCY", "0"),
         ("ENCLAVE_POOL", "1.5"),
         ("ENCLAVE_JWT_SECRET", "short"),
+        ("ENCLAVE_EGRESS_PRIVATE", "10.0.0.0/8 10.1.0.0/16"),
     ],
 )
 def test_a_bad_value_is_one_clear_line(name: str, value: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -17,7 +18,8 @@ class Settings:
 
     `home` holds the database and the keys, and the templates unless `templates` names another directory. `pool` is the
     most sandboxes of each language that wait ready, None for the backend's own choice. Without a `jwt_secret` the one
-    that was made with the home is used.
+    that was made with the home is used. `egress_private` are CIDRs of addresses that are not on the public internet
+    and may be connected to all the same.
     """
 
     home: Path
@@ -28,11 +30,17 @@ class Settings:
     pool: int | None = None
     backend: str = "local"
     templates: Path | None = None
+    egress_private: tuple[str, ...] = ()
 
     @property
     def template_directory(self) -> Path:
         """Where templates are kept."""
         return self.templates or self.home / "templates"
+
+    @property
+    def source_directory(self) -> Path:
+        """Where the sources of sessions are while they last."""
+        return self.home.absolute() / "sources"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], **overrides: object) -> Self:
@@ -55,6 +63,7 @@ VARIABLES: Final[Mapping[str, str]] = {
     "max_concurrency": "ENCLAVE_MAX_CONCURRENCY",
     "pool": "ENCLAVE_POOL",
     "backend": "ENCLAVE_BACKEND",
+    "egress_private": "ENCLAVE_EGRESS_PRIVATE",
 }
 """The environment variable of each setting."""
 
@@ -68,6 +77,14 @@ def _whole(variable: str) -> Callable[[str], int]:
     return read
 
 
+def _networks(text: str) -> tuple[str, ...]:
+    cidrs = tuple(part.strip() for part in text.split(",") if part.strip())
+    try:
+        return tuple(str(ip_network(cidr, strict=False)) for cidr in cidrs)
+    except ValueError:
+        raise InvalidRequest("ENCLAVE_EGRESS_PRIVATE must be CIDRs, separated by commas") from None
+
+
 _READ: Final[Mapping[str, Callable[[str], object]]] = {
     "home": lambda text: Path(text).expanduser(),
     "host": str,
@@ -76,6 +93,7 @@ _READ: Final[Mapping[str, Callable[[str], object]]] = {
     "max_concurrency": _whole("ENCLAVE_MAX_CONCURRENCY"),
     "pool": _whole("ENCLAVE_POOL"),
     "backend": str,
+    "egress_private": _networks,
 }
 
 

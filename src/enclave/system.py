@@ -21,6 +21,7 @@ from enclave.identity.home import private_home
 from enclave.orchestrator.orchestrator import Orchestrator
 from enclave.server.app import Application
 from enclave.server.routes import Platform
+from enclave.source.git import Git, GitFetcher
 from enclave.store.sqlite import SqliteStore
 
 BACKENDS: Final = "enclave.backends"
@@ -52,10 +53,11 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         stack.callback(identity.close)
         store = SqliteStore.open(settings.home / DATABASE)
         stack.push_async_callback(store.close)
+        sources = GitFetcher.open(settings.source_directory, settings.egress_private)
         backend = _backend(settings)
         stack.push_async_callback(backend.close)
         await backend.start()
-        orchestrator = Orchestrator(store, backend, Ceiling(), _now, settings.max_concurrency)
+        orchestrator = Orchestrator(store, backend, Ceiling(), _now, settings.max_concurrency, sources=sources)
         stack.push_async_callback(orchestrator.close)
         await orchestrator.recover()
         app = Application(Platform(orchestrator, identity, lambda: _health(backend)))
@@ -64,7 +66,13 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
 
 def diagnose(settings: Settings) -> tuple[Check, ...]:
     """What this machine can enforce, and what to do about the rest; starts nothing."""
-    return _backend(settings).probe()
+    return (*_backend(settings).probe(), _git())
+
+
+def _git() -> Check:
+    found = Git.find()
+    detail = found.version if found else "not installed, or too old"
+    return Check("git", found is not None, detail, "apt-get install git (2.37 or newer)", essential=False)
 
 
 def build_template(
@@ -96,7 +104,12 @@ def _backend(settings: Settings) -> Backend:
     if settings.backend not in found.names:
         raise InvalidRequest(f"ENCLAVE_BACKEND must be one of: {', '.join(sorted(found.names))}")
     make = found[settings.backend].load()
-    backend: Backend = make(home=settings.home, pool=settings.pool, templates=settings.template_directory)
+    backend: Backend = make(
+        home=settings.home,
+        pool=settings.pool,
+        templates=settings.template_directory,
+        sources=settings.source_directory,
+    )
     return backend
 
 

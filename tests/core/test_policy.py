@@ -15,6 +15,7 @@ from enclave.contracts.policy import (
     RequestedLimits,
     SessionLimits,
 )
+from enclave.contracts.sessions import GitSource, Source
 from enclave.contracts.wire import wire_name
 from enclave.core.policy import FLOOR, Ceiling, check_egress, require, required, resolve
 
@@ -188,9 +189,17 @@ LANGUAGES = {Guarantee.PYTHON, Guarantee.NODE}
 def test_every_control_is_required_of_every_session(language: Language, mode: EgressMode) -> None:
     needed = required(language, EgressPolicy(mode=mode))
 
-    controls = set(Guarantee) - LANGUAGES - {Guarantee.EGRESS_ALLOWLIST}
+    controls = set(Guarantee) - LANGUAGES - {Guarantee.EGRESS_ALLOWLIST, Guarantee.GIT_SOURCE}
     assert needed - {Guarantee.EGRESS_ALLOWLIST} == controls | {Guarantee(language.value)}
     assert (Guarantee.EGRESS_ALLOWLIST in needed) == (mode is EgressMode.ALLOWLIST)
+
+
+def test_a_source_needs_somebody_who_fetches_it() -> None:
+    source = Source(git=GitSource(url="https://example.org/x"))
+
+    more = required(Language.PYTHON, EgressPolicy(), source) - required(Language.PYTHON, EgressPolicy())
+
+    assert more == {Guarantee.GIT_SOURCE}
 
 
 @given(st.frozensets(st.sampled_from(Guarantee)), st.frozensets(st.sampled_from(Guarantee)))

@@ -6,10 +6,22 @@ To add one: write a module with a class that fits `Backend` and announce it unde
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol
 
 from enclave.contracts.policy import EgressPolicy, Guarantee, Language, SessionLimits
 from enclave.contracts.sessions import KillReason, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """A directory of this machine that a sandbox finds read-only in `/work/src`.
+
+    `entrypoint` is the path in it of the program, if that is not given as code.
+    """
+
+    tree: Path
+    entrypoint: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +33,7 @@ class LaunchSpec:
     limits: SessionLimits
     egress: EgressPolicy
     template: str | None = None
+    source: Mounted | None = None
     env: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -70,8 +83,11 @@ class Workload(Protocol):
 class Sandbox(Protocol):
     """An isolated place for one session."""
 
-    async def run(self, code: str) -> Workload:
-        """Start a program. Raises Unavailable, and then nothing runs. The caller waits for one before the next."""
+    async def run(self, code: str | None) -> Workload:
+        """Start a program, without code the source's entry point. Raises Unavailable, and then nothing runs.
+
+        The caller waits for one before the next.
+        """
         ...
 
     async def teardown(self) -> None:

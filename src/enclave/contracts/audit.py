@@ -40,6 +40,30 @@ class SessionCreated(Event):
     code_sha256: str
 
 
+class CloneStarted(Event):
+    """The session's source is being fetched; the session is still pending. `url` holds no credentials."""
+
+    type: Literal["clone_started"] = "clone_started"
+    url: str
+    ref: str | None
+    binding: str | None
+    entrypoint: str | None
+
+
+class CloneCompleted(Event):
+    """The source is there: the tree of `commit`, so many files and bytes.
+
+    `omitted` counts the symbolic links that led out of the tree and were left out.
+    """
+
+    type: Literal["clone_completed"] = "clone_completed"
+    commit: str
+    files: int
+    bytes: int
+    omitted: int
+    duration_ms: float
+
+
 class SandboxStarted(Event):
     """A sandbox was given the code; the session is running."""
 
@@ -72,7 +96,7 @@ class SessionFailed(Event):
     """The platform, not the program, ended the session."""
 
     type: Literal["session_failed"] = "session_failed"
-    reason: Literal["launch_failed", "sandbox_lost", "platform_restart"]
+    reason: Literal["launch_failed", "sandbox_lost", "platform_restart", "clone_failed"]
     detail: str
 
 
@@ -84,7 +108,14 @@ class SessionTornDown(Event):
 
 
 AuditEvent = Annotated[
-    SessionCreated | SandboxStarted | WorkloadExited | ResultCollected | SessionFailed | SessionTornDown,
+    SessionCreated
+    | CloneStarted
+    | CloneCompleted
+    | SandboxStarted
+    | WorkloadExited
+    | ResultCollected
+    | SessionFailed
+    | SessionTornDown,
     Field(discriminator="type"),
 ]
 """One fact, told apart by `type`."""

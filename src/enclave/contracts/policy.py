@@ -78,3 +78,4 @@ class Guarantee(StrEnum):
     DISK_LIMIT = "disk_limit"
     EGRESS_DENY = "egress_deny"
     EGRESS_ALLOWLIST = "egress_allowlist"
+    GIT_SOURCE = "git_source"

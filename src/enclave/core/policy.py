@@ -14,6 +14,7 @@ from enclave.contracts.policy import (
     RequestedLimits,
     SessionLimits,
 )
+from enclave.contracts.sessions import Source
 from enclave.contracts.wire import wire_name
 
 FLOOR: Final = SessionLimits(
@@ -140,10 +141,11 @@ def check_template(name: str, language: Language, offered: Mapping[str, Language
     raise InvalidRequest("no such template", errors=(FieldProblem(field="template", message=message),))
 
 
-def required(language: Language, egress: EgressPolicy) -> frozenset[Guarantee]:
-    """What a backend must enforce to take a session."""
+def required(language: Language, egress: EgressPolicy, source: Source | None = None) -> frozenset[Guarantee]:
+    """What must be enforced for a session to be taken."""
+    fetched = {Guarantee.GIT_SOURCE} if source is not None else set[Guarantee]()
     allowlist = {Guarantee.EGRESS_ALLOWLIST} if egress.mode is EgressMode.ALLOWLIST else set[Guarantee]()
-    return _ALWAYS | {_LANGUAGES[language]} | allowlist
+    return _ALWAYS | {_LANGUAGES[language]} | allowlist | fetched
 
 
 def require(needed: frozenset[Guarantee], given: frozenset[Guarantee]) -> None:

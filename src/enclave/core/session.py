@@ -75,9 +75,9 @@ class TornDown:
 Outcome = Started | Finished | Lost | TornDown
 
 
-def created(session: Session, code: str) -> Change:
-    """The change that brings a session into being."""
-    source = code.encode()
+def created(session: Session, code: str | None) -> Change:
+    """The change that brings a session into being; without code its program is its source's entry point."""
+    source = (code or "").encode()
     event = SessionCreated(
         ts=session.created_at,
         org_id=session.org_id,
@@ -91,6 +91,11 @@ def created(session: Session, code: str) -> Change:
         code_sha256=hashlib.sha256(source).hexdigest(),
     )
     return Change(None, session, (event,))
+
+
+def noted(session: Session, event: AuditEvent) -> Change:
+    """The change that adds an event to a session's trail and leaves the session where it is."""
+    return Change(session.phase, session, (event,))
 
 
 def phase_after(outcome: Outcome) -> Phase:

@@ -43,12 +43,17 @@ function isModule(code) {
   }
 }
 
-function become(code, environment) {
-  for (const name of Object.keys(process.env)) delete process.env[name];
-  Object.assign(process.env, environment);
-  Object.defineProperty(globalThis, 'enclave', { value: Object.freeze({ result }), enumerable: false });
+function placed(code) {
   const file = isModule(code) ? '/work/main.mjs' : '/work/main.js';
   fs.writeFileSync(file, code);
+  return file;
+}
+
+function become({ code, entrypoint, env }) {
+  for (const name of Object.keys(process.env)) delete process.env[name];
+  Object.assign(process.env, env);
+  Object.defineProperty(globalThis, 'enclave', { value: Object.freeze({ result }), enumerable: false });
+  const file = code === null ? path.join('/work/src', entrypoint) : placed(code);
   process.argv = [process.argv[0], file];
   Module.runMain(path.resolve(file));
 }
@@ -60,4 +65,4 @@ if (header === null) process.exit(0);
 const payload = JSON.parse(readExactly(PAYLOAD, Number(header.readBigUInt64LE()), 0).toString('utf8'));
 fs.closeSync(GO);
 fs.closeSync(PAYLOAD);
-become(payload.code, payload.env);
+become(payload);

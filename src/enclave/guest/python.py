@@ -21,7 +21,10 @@ from typing import Any, Final, NoReturn
 GO: Final = 3
 """Where eight bytes, the payload's length (little-endian), arrive when there is a program to run."""
 PAYLOAD: Final = 4
-"""The memory file that then holds it: JSON with `code` and `env`."""
+"""The memory file that then holds it: JSON with `code`, `env`, whether there is a `source`, and its `entrypoint`.
+
+Without code (null) the program is the entry point, a path in the source.
+"""
 RESULT: Final = 5
 """Where values go: a length of four bytes (little-endian), then that much JSON."""
 STATUS: Final = 6
@@ -33,12 +36,14 @@ EXITED: Final = b"X"
 MAX_RESULT_BYTES: Final = 1024 * 1024
 HOME: Final = "/work"
 FILE: Final = "/work/main.py"
+SOURCE: Final = "/work/src"
+"""Where a session's source is."""
 
 
 def wait_and_become() -> NoReturn:
     """Get ready, say so, wait for a program and become it; leave quietly if none will come."""
     main = _prepare()
-    _rehearse()
+    _rehearse(main)
     os.write(STATUS, READY)
     header = os.read(GO, 8)
     if len(header) < 8:
@@ -47,7 +52,7 @@ def wait_and_become() -> NoReturn:
     os.close(GO)
     os.close(PAYLOAD)
     guest = os.getpid()
-    _finish(_execute(_take_in(payload), main), reports=os.getpid() == guest)
+    _finish(_execute(_take_in(payload, main), main), reports=os.getpid() == guest)
 
 
 def _prepare() -> types.ModuleType:
@@ -62,15 +67,27 @@ def _prepare() -> types.ModuleType:
     return _main_module()
 
 
-def _take_in(payload: bytes) -> str:
-    """Take over the environment in a payload, and put its program where it will say that it is."""
+def _take_in(payload: bytes, main: types.ModuleType) -> str | None:
+    """Take over the environment in a payload, and put its program where it will say that it is; None if it is there."""
     taken = json.loads(payload)
     os.environ.clear()
     os.environ.update(taken["env"])
+    if (code := taken["code"]) is None:
+        _enter_at(f"{SOURCE}/{taken['entrypoint']}", main)
+        return None
+    if taken.get("source"):
+        sys.path.insert(1, SOURCE)
     with open(FILE, "w", encoding="utf-8", errors="surrogatepass") as file:
-        file.write(taken["code"])
-    code: str = taken["code"]
-    return code
+        file.write(code)
+    return str(code)
+
+
+def _enter_at(file: str, main: types.ModuleType) -> None:
+    # As `python FILE` does: its directory is where it imports from.
+    sys.path[0] = os.path.dirname(os.path.realpath(file))
+    sys.argv[:] = [file]
+    sys.orig_argv[1:] = [file]
+    vars(main)["__file__"] = file
 
 
 def _fresh_signals() -> None:
@@ -123,15 +140,22 @@ def _write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _execute(code: str, main: types.ModuleType) -> int:
+def _execute(code: str | None, main: types.ModuleType) -> int:
+    file = vars(main)["__file__"]
     try:
-        exec(compile(code, FILE, "exec", dont_inherit=True), vars(main))  # noqa: S102  this is what we are for
+        text = _read(file) if code is None else code
+        exec(compile(text, file, "exec", dont_inherit=True), vars(main))  # noqa: S102  this is what we are for
     except SystemExit as leaving:
         return _exit_code(leaving.code)
     except BaseException as error:  # noqa: BLE001  whatever the program raises is reported as the interpreter would
         _report(error)
         return 130 if isinstance(error, KeyboardInterrupt) else 1
     return 0
+
+
+def _read(file: str) -> bytes:
+    with open(file, "rb") as opened:
+        return opened.read()
 
 
 def _exit_code(code: object) -> int:
@@ -175,11 +199,11 @@ _REHEARSAL: Final = json.dumps(
 ).encode()
 
 
-def _rehearse() -> None:
+def _rehearse(main: types.ModuleType) -> None:
     # Touch the pages that running a program touches, so that they are this process's own before anyone waits for it.
     with open(os.devnull, "w", encoding="utf-8") as sink:
         scene = {"__name__": "rehearsal", "sink": sink}
-        exec(compile(_take_in(_REHEARSAL), "rehearsal", "exec"), scene)  # noqa: S102  our own text
+        exec(compile(str(_take_in(_REHEARSAL, main)), "rehearsal", "exec"), scene)  # noqa: S102  our own text
 
 
 def _fresh_randomness() -> None:

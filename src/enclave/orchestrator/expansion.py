@@ -2,6 +2,8 @@
 
 from enclave.contracts.audit import (
     AuditEvent,
+    CloneCompleted,
+    CloneStarted,
     ResultCollected,
     SandboxStarted,
     SessionCreated,
@@ -28,7 +30,7 @@ def _phase(event: AuditEvent) -> Phase | None:
             return Phase.PENDING
         case SandboxStarted():
             return Phase.RUNNING
-        case WorkloadExited():
+        case WorkloadExited() | CloneStarted() | CloneCompleted():
             return None
         case ResultCollected(phase=phase):
             return phase

@@ -15,6 +15,7 @@ from enclave.contracts.audit import AuditEvent
 from enclave.contracts.errors import (
     Conflict,
     FieldProblem,
+    InvalidRequest,
     NotFound,
     PolicyUnenforceable,
     QuotaExceeded,
@@ -30,10 +31,13 @@ from enclave.contracts.operations import (
     STREAM_SESSION,
     TEARDOWN_SESSION,
 )
-from enclave.contracts.sessions import CreateSessionRequest, Phase, Session, SessionResult
+from enclave.contracts.policy import Guarantee
+from enclave.contracts.sessions import CreateSessionRequest, Phase, Session, SessionResult, Source
 from enclave.contracts.wire import Page
 from enclave.core.access import authorize
+from enclave.core.binding import Grant
 from enclave.core.policy import Ceiling, check_egress, check_template, require, required, resolve
+from enclave.core.remote import Remote
 from enclave.core.session import UNSETTLED, TornDown, advance
 from enclave.orchestrator.cursor import check_limit, cut, event_cursor, seq_of, session_cursor, session_of
 from enclave.orchestrator.ending import Loss, Printed, cut_short, lost
@@ -41,6 +45,7 @@ from enclave.orchestrator.identifier import session_ids
 from enclave.orchestrator.record import PLATFORM, Ports
 from enclave.orchestrator.run import Run, Stop
 from enclave.orchestrator.stream import Follower, Stream, parse_place, told
+from enclave.source.base import SourceFetcher
 from enclave.store.base import Filter, Store
 
 __all__ = ["Filter", "Orchestrator"]
@@ -53,10 +58,17 @@ _TRAIL_PART: Final = 1000
 class Orchestrator:
     """Sessions: created, run, shown, streamed and torn down, on any backend and any store."""
 
-    def __init__(
-        self, store: Store, backend: Backend, ceiling: Ceiling, clock: Callable[[], datetime], max_concurrency: int
+    def __init__(  # noqa: PLR0913  the parts it is composed of
+        self,
+        store: Store,
+        backend: Backend,
+        ceiling: Ceiling,
+        clock: Callable[[], datetime],
+        max_concurrency: int,
+        *,
+        sources: SourceFetcher | None = None,
     ) -> None:
-        self._ports = Ports(store, backend, clock)
+        self._ports = Ports(store, backend, clock, sources)
         self._ceiling = ceiling
         self._max_concurrency = max_concurrency
         self._ids = session_ids(clock)
@@ -70,8 +82,9 @@ class Orchestrator:
         """Run a program. With a wait, the session as it is when terminal, or as it is after so many seconds."""
         authorize(principal, CREATE_SESSION)
         session = self._accept(principal, request)
+        grant = _grant_of(request.source)
         self._admit()
-        run = self._runs[session.id] = Run(self._ports, session, request.code)
+        run = self._runs[session.id] = Run(self._ports, session, request.code, grant)
         run.task.add_done_callback(lambda _: self._runs.pop(session.id))
         return await run.record.answer(wait_seconds)
 
@@ -151,7 +164,9 @@ class Orchestrator:
         _check_implemented(request)
         check_egress(request.egress)
         limits = resolve(request.limits, self._ceiling)
-        require(required(request.language, request.egress), self._ports.backend.guarantees)
+        if request.source is not None:
+            Remote.parse(request.source.git.url)
+        require(required(request.language, request.egress, request.source), self._guarantees())
         if request.template is not None:
             check_template(request.template, request.language, self._ports.backend.templates())
         return Session(
@@ -161,12 +176,17 @@ class Orchestrator:
             phase=Phase.PENDING,
             language=request.language,
             template=request.template,
+            source=request.source,
             limits=limits,
             egress=request.egress,
             backend=self._ports.backend.name,
             labels=request.labels,
             created_at=self._ports.clock(),
         )
+
+    def _guarantees(self) -> frozenset[Guarantee]:
+        without = frozenset({Guarantee.GIT_SOURCE}) if self._ports.sources is None else frozenset[Guarantee]()
+        return self._ports.backend.guarantees - without
 
     def _admit(self) -> None:
         if self._closed:
@@ -214,6 +234,14 @@ class Orchestrator:
 def _check_id(session_id: str) -> None:
     if not _ID.match(session_id):
         raise NotFound
+
+
+def _grant_of(source: Source | None) -> Grant | None:
+    """The binding whose secret a clone is made with. The one place to change once an org can have bindings."""
+    if source is None or source.git.binding is None:
+        return None
+    problem = FieldProblem(field="source.git.binding", message="there is no such binding")
+    raise InvalidRequest("no such binding", errors=(problem,))
 
 
 def _check_implemented(request: CreateSessionRequest) -> None:

@@ -11,8 +11,9 @@ from enclave.backends.base import Backend
 from enclave.contracts.audit import AuditEvent
 from enclave.contracts.errors import InternalError, Unavailable
 from enclave.contracts.sessions import Session
-from enclave.core.session import UNSETTLED, Change, Outcome, advance
+from enclave.core.session import UNSETTLED, Change, Outcome, advance, noted
 from enclave.orchestrator.stream import Stream
+from enclave.source.base import SourceFetcher
 from enclave.store.base import Store
 
 PLATFORM: Final = "platform"
@@ -28,6 +29,7 @@ class Ports:
     store: Store
     backend: Backend
     clock: Callable[[], datetime]
+    sources: SourceFetcher | None = None
 
 
 class Record:
@@ -53,6 +55,10 @@ class Record:
     def advance(self, outcome: Outcome, actor: str = PLATFORM) -> None:
         """Decide what happened next, and queue it to be written."""
         self._commit(advance(self.session, outcome, at=self._ports.clock(), actor=actor))
+
+    def note(self, event: AuditEvent) -> None:
+        """Queue an event to be written that leaves the session where it is."""
+        self._commit(noted(self.session, event))
 
     async def written(self) -> None:
         """Return when everything decided is durable or refused."""

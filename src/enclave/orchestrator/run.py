@@ -9,13 +9,16 @@ import codecs
 import logging
 from dataclasses import dataclass
 
-from enclave.backends.base import Exit, LaunchSpec, Sandbox, SandboxLost, Workload
+from enclave.backends.base import Exit, LaunchSpec, Mounted, Sandbox, SandboxLost, Workload
 from enclave.contracts.errors import Unavailable
 from enclave.contracts.sessions import Session
+from enclave.core.binding import Grant
 from enclave.core.session import Outcome, Started, TornDown, created
+from enclave.orchestrator.clone import Clone
 from enclave.orchestrator.ending import Loss, Printed, cut_short, finished, lost
 from enclave.orchestrator.record import PLATFORM, Ports, Record
 from enclave.orchestrator.stream import Channel
+from enclave.source.base import FetchFailed
 
 _log = logging.getLogger(__name__)
 
@@ -35,8 +38,9 @@ class Stop:
 class Run:
     """One session that is alive."""
 
-    def __init__(self, ports: Ports, session: Session, code: str) -> None:
+    def __init__(self, ports: Ports, session: Session, code: str | None, grant: Grant | None = None) -> None:
         self._ports = ports
+        self._clone = Clone(ports.sources, session, ports.clock, grant)
         self._stop: Stop | None = None
         self._sandbox: Sandbox | None = None
         self._decoders: dict[Channel, codecs.IncrementalDecoder] = {}
@@ -47,11 +51,12 @@ class Run:
     async def stop(self, wish: Stop) -> None:
         """Stop the program if it still runs; returns when nothing of the session is left to do."""
         self._stop = self._stop or wish
+        self._clone.cancel()
         if self._sandbox is not None:
             await self._sandbox.teardown()
         await asyncio.wait((self.task,))
 
-    async def _live(self, code: str) -> None:
+    async def _live(self, code: str | None) -> None:
         try:
             await self._conclude(await self._outcome(code))
         except Exception as error:  # noqa: BLE001  whatever happened, the session must end
@@ -69,9 +74,12 @@ class Run:
         self.record.advance(outcome, torn_down_by or PLATFORM)
         await self.record.written()
 
-    async def _outcome(self, code: str) -> Outcome:
+    async def _outcome(self, code: str | None) -> Outcome:
         try:
+            await self._clone.make(self.record.note)
             workload = await self._launch(code)
+        except FetchFailed as error:
+            return self._cut(Loss("clone_failed", f"the source could not be fetched: {error.detail}"))
         except Unavailable as error:
             return self._cut(Loss("launch_failed", error.detail))
         if workload is None:
@@ -82,8 +90,10 @@ class Run:
         except SandboxLost as error:
             return self._cut(Loss("sandbox_lost", str(error) or "the sandbox vanished"))
 
-    async def _launch(self, code: str) -> Workload | None:
-        self._sandbox = await self._ports.backend.launch(_spec(self.record.session))
+    async def _launch(self, code: str | None) -> Workload | None:
+        if self._stop is not None:
+            return None
+        self._sandbox = await self._ports.backend.launch(_spec(self.record.session, self._clone.mounted))
         return await self._sandbox.run(code) if self._stop is None else None
 
     async def _collect(self, workload: Workload) -> Exit:
@@ -123,6 +133,7 @@ class Run:
 
     def _refused(self) -> None:
         self._stop = self._stop or Stop(loss=_UNRECORDED)
+        self._clone.cancel()
         self._halt = asyncio.get_running_loop().create_task(self._reclaim())
 
     async def _salvage(self) -> None:
@@ -140,16 +151,18 @@ class Run:
         try:
             if self._sandbox is not None:
                 await self._sandbox.teardown()
+            await self._clone.release()
         except Exception as error:  # noqa: BLE001  the session is over; the backend's close tries again
-            _log.error("session %s: its sandbox is not torn down: %r", self.record.session.id, error, exc_info=error)
+            _log.error("session %s: it is not all torn down: %r", self.record.session.id, error, exc_info=error)
 
 
-def _spec(session: Session) -> LaunchSpec:
+def _spec(session: Session, source: Mounted | None) -> LaunchSpec:
     return LaunchSpec(
         session_id=session.id,
         language=session.language,
         limits=session.limits,
         egress=session.egress,
         template=session.template,
+        source=source,
         env={"ENCLAVE_SESSION_ID": session.id},
     )

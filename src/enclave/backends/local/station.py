@@ -50,7 +50,7 @@ class LocalSandbox:
         self.stopping = False
         self.work = -1
 
-    async def run(self, code: str) -> Workload:
+    async def run(self, code: str | None) -> Workload:
         """Start the program. Raises Unavailable."""
         environment = {
             **init.GUEST_ENVIRONMENT,
@@ -58,8 +58,10 @@ class LocalSandbox:
             "ENCLAVE_SESSION_ID": self._spec.session_id,
             **self._spec.env,
         }
-        payload = json.dumps({"code": code, "env": environment}).encode()
-        self._station.order(_to_run(self.number, self._spec), payload, self)
+        source = self._spec.source
+        mounted = {} if source is None else {"source": True, "entrypoint": source.entrypoint}
+        payload = json.dumps({"code": code, "env": environment, **mounted}).encode()
+        self._station.order(self._station.to_run(self.number, self._spec), payload, self)
         await self.running
         return self.workload
 
@@ -155,6 +157,22 @@ class Station:
     def live(self) -> frozenset[str]:
         """The ids of the sessions that have a sandbox."""
         return frozenset(sandbox.session_id for sandbox in self._live.values())
+
+    def to_run(self, number: int, spec: LaunchSpec) -> wire.Run:
+        """The order for a session. Raises ValueError for a source that is not among those the launcher knows."""
+        limits = spec.limits
+        sources = self._plan.order.sources
+        return wire.Run(
+            id=number,
+            language=spec.language,
+            memory_bytes=limits.memory_mib * MIB,
+            tasks=limits.pids,
+            cpus=limits.cpus,
+            disk_bytes=limits.disk_mib * MIB,
+            wall_seconds=limits.wall_clock_seconds,
+            cpu_seconds=limits.cpu_seconds,
+            source=None if spec.source is None else str(spec.source.tree.relative_to(str(sources))),
+        )
 
     def order(self, order: wire.Run, payload: bytes, sandbox: LocalSandbox) -> None:
         """Have the launcher start a session. Raises Unavailable."""
@@ -256,17 +274,3 @@ class Station:
                 log.error("%s", error)
             else:
                 return
-
-
-def _to_run(number: int, spec: LaunchSpec) -> wire.Run:
-    limits = spec.limits
-    return wire.Run(
-        id=number,
-        language=spec.language,
-        memory_bytes=limits.memory_mib * MIB,
-        tasks=limits.pids,
-        cpus=limits.cpus,
-        disk_bytes=limits.disk_mib * MIB,
-        wall_seconds=limits.wall_clock_seconds,
-        cpu_seconds=limits.cpu_seconds,
-    )
