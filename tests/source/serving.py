@@ -27,6 +27,13 @@ class Site:
         return f"http://127.0.0.1:{self.port}/{name}"
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        pass  # a client that goes away is nothing to tell
+
+
 @contextlib.contextmanager
 def serving(site: Site) -> Iterator[Site]:
     class Answer(BaseHTTPRequestHandler):
@@ -45,8 +52,7 @@ def serving(site: Site) -> Iterator[Site]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), Answer)
     site.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

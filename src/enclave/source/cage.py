@@ -55,6 +55,7 @@ SAID: Final[Sequence[tuple[str, str]]] = (
     (r"died of signal 25|File too large|[Oo]ut of memory|malloc", _TOO_LARGE),
     (r"dumb http", "the server does not speak git's smart protocol"),
     (r"fsck|malformed|corrupt|bad object", "git finds an object of it malformed"),
+    (r"invalid index-pack output", f"{_TOO_LARGE}, or malformed"),
 )
 """What git says and what is told of it. Only words of ours get out: git repeats what servers say, secrets among it."""
 
@@ -84,7 +85,7 @@ def main() -> None:
     linux.last_capability()
     if os.geteuid() != 0:
         host.become_root_of_own()
-    linux.unshare(linux.CLONE_NEWPID | linux.CLONE_NEWIPC)
+    linux.unshare(linux.CLONE_NEWPID | linux.CLONE_NEWNS | linux.CLONE_NEWIPC)
     watched, held = os.pipe2(os.O_CLOEXEC)
     inside = os.fork()
     if inside == 0:

@@ -187,7 +187,7 @@ async def _answered(order: Order) -> bytes:
         *(sys.executable, "-I", "-S", "-c", _BOOT, str(Path(enclave.__file__).parent.parent)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        env={},
+        env={"LANG": "C.UTF-8"},
         cwd="/",
         start_new_session=True,
     )
