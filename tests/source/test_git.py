@@ -20,6 +20,7 @@ from enclave.core.binding import Grant
 from enclave.source import address, cage
 from enclave.source import git as module
 from enclave.source.base import FetchFailed, Tree
+from enclave.source.checkout import MOST_BYTES
 from enclave.source.git import Git, GitFetcher
 from tests.source.serving import LEAVE, Site, git, refuse, repository, serving
 
@@ -507,5 +508,5 @@ async def test_git_runs_behind_walls(tmp_path: Path, site: Site) -> None:
         assert f"{missing}': No such file" in text or f"{missing}: No such file" in text
     assert "'/usr/x': Read-only" in text
     assert "'/x': Read-only" in text
-    assert str(cage.MOST_BYTES // 512) in found
+    assert str(MOST_BYTES // 512) in found
     assert "changing ownership" in text

@@ -18,6 +18,7 @@ _NEVER: Final = tuple(
 
 _NAT64: Final = IPv6Network("64:ff9b::/96")  # RFC 6052
 _MOST: Final = 8
+_RESOLVE_SECONDS: Final = 15.0
 
 
 async def allowed(remote: Remote, leave: Sequence[str]) -> tuple[Address, ...]:
@@ -74,7 +75,8 @@ def _is_own(address: Address) -> bool:
 async def _resolve(remote: Remote) -> list[Address]:
     loop = asyncio.get_running_loop()
     try:
-        answers = await loop.getaddrinfo(remote.host, remote.port, type=socket.SOCK_STREAM)
+        asking = loop.getaddrinfo(remote.host, remote.port, type=socket.SOCK_STREAM)
+        answers = await asyncio.wait_for(asking, _RESOLVE_SECONDS)
     except (OSError, UnicodeError):
         raise FetchFailed("the url's host cannot be resolved") from None
     return list(dict.fromkeys(ip_address(str(answer[4][0]).partition("%")[0]) for answer in answers))

@@ -144,6 +144,8 @@ def _drop_privilege(uid: int | None) -> None:
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+    # What runs beside has the same user id, and must not reach in here (ptrace(2)).
+    linux.prctl(linux.PR_SET_DUMPABLE, 0)
     # After the change of ids, which clears it (prctl(2)).
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
 

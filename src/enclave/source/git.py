@@ -92,14 +92,16 @@ class GitFetcher:
         async with self._turns:
             started = time.monotonic()
             place = self._where / os.urandom(8).hex()
-            place.mkdir(mode=0o700)
             try:
-                pinned = await asyncio.wait_for(address.allowed(remote, self._leave), SECONDS)
+                place.mkdir(mode=0o700)
+                pinned = await address.allowed(remote, self._leave)
                 order = self._order(place, remote, source.ref, environment(self._git, remote, pinned, secret))
                 fetched = _read(await _answered(order))
                 _check_directory(place / TREE)
-            except BaseException:
-                await asyncio.to_thread(shutil.rmtree, place)
+            except BaseException as error:
+                await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
+                if isinstance(error, OSError):
+                    raise FetchFailed(f"the clone could not be made: {error.strerror or error}") from None
                 raise
         return Tree(path=place / TREE, seconds=time.monotonic() - started, **fetched)
 
