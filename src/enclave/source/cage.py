@@ -50,7 +50,7 @@ SAID: Final[Sequence[tuple[str, str]]] = (
     (r"not found|error: 404", "there is no repository there, or none that is shown with these credentials"),
     (r"error: 30[0-9]|redirect", "the server points elsewhere, which is not followed"),
     (r"certificate|SSL", "the server's certificate is not trusted"),
-    (r"too slow|timed out|Timeout", TOO_SLOW),
+    (r"too slow|timed out|Timeout", "the server is too slow"),
     (r"Failed to connect|Could not resolve|Couldn't connect|Connection", "the server cannot be reached"),
     (r"died of signal 25|File too large|[Oo]ut of memory|malloc", _TOO_LARGE),
     (r"dumb http", "the server does not speak git's smart protocol"),
