@@ -3,6 +3,7 @@ a test wants it."""
 
 import contextlib
 import os
+import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -15,16 +16,20 @@ LEAVE = ("127.0.0.0/8",)
 
 @dataclass
 class Site:
-    """What a server serves, what it demands, and what it was asked. `instead` answers a request in its own way."""
+    """What a server serves, what it demands, and what it was asked. `instead` answers a request in its own way.
+
+    `certificate` is a file with one and its key; with it the server speaks https.
+    """
 
     root: Path
     port: int = 0
     authorization: str | None = None
     instead: Callable[[BaseHTTPRequestHandler], None] | None = None
+    certificate: Path | None = None
     asked: list[tuple[str, str | None]] = field(default_factory=list)
 
     def url(self, name: str) -> str:
-        return f"http://127.0.0.1:{self.port}/{name}"
+        return f"http{'s' if self.certificate else ''}://127.0.0.1:{self.port}/{name}"
 
 
 class _Server(ThreadingHTTPServer):
@@ -53,6 +58,10 @@ def serving(site: Site) -> Iterator[Site]:
             pass
 
     server = _Server(("127.0.0.1", 0), Answer)
+    if site.certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(site.certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     site.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

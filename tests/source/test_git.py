@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -365,6 +366,28 @@ async def test_git_speaks_to_the_address_that_was_checked(
     tree = await fetcher.fetch(GitSource(url=f"http://no.such.host.invalid:{site.port}/a"), None)
 
     assert tree.files == 2
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+async def test_https_is_spoken_to_whom_the_machines_authorities_vouch_for(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository(site.root, "a", FILES)
+    pem = tmp_path / "pem"
+    who = ["-subj", "/CN=x", "-addext", "subjectAltName=IP:127.0.0.1,DNS:git.invalid"]
+    make = ["openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-days", "2", *who, "-keyout", "k", "-out", "c"]
+    subprocess.run(make, cwd=tmp_path, check=True, capture_output=True)  # noqa: ASYNC221
+    pem.write_bytes((tmp_path / "c").read_bytes() + (tmp_path / "k").read_bytes())
+
+    with serving(Site(site.root, certificate=pem)) as secure:
+        stranger = GitFetcher.open(tmp_path / "sources", LEAVE)
+        assert stranger is not None
+        assert "not trusted" in await why_not(stranger, GitSource(url=secure.url("a")))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "c"))
+        friend = GitFetcher.open(tmp_path / "sources", LEAVE)
+        assert friend is not None
+        assert (await friend.fetch(GitSource(url=secure.url("a")), grant(secure))).files == 2
+        assert secure.asked[-1][1] == f"Bearer {TOKEN}"
 
 
 async def test_an_address_without_leave_is_never_spoken_to(site: Site, tmp_path: Path) -> None:
