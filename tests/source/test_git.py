@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from enclave.config import Settings
 from enclave.contracts.sessions import GitSource
 from enclave.core.binding import Grant
 from enclave.source import address, cage
@@ -23,6 +24,7 @@ from enclave.source import git as module
 from enclave.source.base import FetchFailed, Tree
 from enclave.source.checkout import MOST_BYTES
 from enclave.source.git import Git, GitFetcher
+from enclave.system import diagnose
 from tests.source.serving import LEAVE, Site, git, refuse, repository, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.sandbox]
@@ -105,6 +107,15 @@ async def test_what_another_control_plane_left_is_swept(fetcher: GitFetcher, sit
     GitFetcher.open(fetcher._where, ())
 
     assert list(fetcher._where.iterdir()) == []
+
+
+def test_the_doctor_looks_for_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (there,) = [check for check in diagnose(Settings(home=tmp_path)) if check.name == "git"]
+    monkeypatch.setattr(Git, "find", lambda: None)
+    (missing,) = [check for check in diagnose(Settings(home=tmp_path)) if check.name == "git"]
+
+    assert (there.holds, missing.holds, missing.essential) == (True, False, False)
+    assert "apt-get install git" in missing.mend
 
 
 async def test_there_is_none_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
