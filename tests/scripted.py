@@ -37,14 +37,14 @@ class ProcessSandbox:
         self._began = time.monotonic()
         self._exit: asyncio.Task[Exit] | None = None
 
-    async def run(self, code: str) -> Workload:
+    async def run(self, code: str | None) -> Workload:
         command = (sys.executable, "-I", "-u", "-c", _HARNESS, str(self._value))
         pipe = asyncio.subprocess.PIPE
         self._process = await asyncio.create_subprocess_exec(
             *command, stdin=pipe, stdout=pipe, stderr=pipe, pass_fds=(self._value,), env=dict(self._spec.env)
         )
         assert self._process.stdin is not None
-        self._process.stdin.write(code.encode())
+        self._process.stdin.write((code or "").encode())
         self._process.stdin.close()
         self._exit = asyncio.create_task(self._ended())
         return self
@@ -156,7 +156,7 @@ class Puppet:
             raise self.refusal
         return Collected(listed(self.left))
 
-    async def run(self, code: str) -> Workload:
+    async def run(self, code: str | None) -> Workload:
         self.code = code
         self._backend.play(self)
         return self

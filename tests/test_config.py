@@ -63,6 +63,7 @@ def test_the_environment_sets_everything_and_overrides_win() -> None:
         ("ENCLAVE_EGRESS_PRIVATE", "internal"),
         ("ENCLAVE_EGRESS_DENY", "*.com"),
         ("ENCLAVE_EGRESS_CA", "/nowhere"),
+        ("ENCLAVE_EGRESS_PRIVATE", "10.0.0.0/8 10.1.0.0/16"),
     ],
 )
 def test_a_bad_value_is_one_clear_line(name: str, value: str) -> None:

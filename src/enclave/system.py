@@ -22,6 +22,8 @@ from enclave.identity.home import private_home, secret_key_of
 from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, ServiceBindings
 from enclave.server.app import Application
 from enclave.server.routes import Platform
+from enclave.source.base import SourceFetcher
+from enclave.source.git import Git, GitFetcher
 from enclave.store.files import DirectoryFiles
 from enclave.store.sqlite import SqliteStore
 
@@ -59,10 +61,11 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         stack.callback(identity.close)
         store = SqliteStore.open(settings.home / DATABASE)
         stack.push_async_callback(store.close)
+        sources = GitFetcher.open(settings.source_directory, settings.egress_private)
         backend = _backend(settings)
         stack.push_async_callback(backend.close)
         await backend.start()
-        orchestrator = _orchestrator(settings, store, backend)
+        orchestrator = _orchestrator(settings, store, backend, sources)
         stack.push_async_callback(orchestrator.close)
         await orchestrator.recover()
         ticking = asyncio.create_task(_tick(orchestrator))
@@ -73,7 +76,13 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
 
 def diagnose(settings: Settings) -> tuple[Check, ...]:
     """What this machine can enforce, and what to do about the rest; starts nothing."""
-    return _backend(settings).probe()
+    return (*_backend(settings).probe(), _git())
+
+
+def _git() -> Check:
+    found = Git.find()
+    detail = found.version if found else "not installed, or too old"
+    return Check("git", found is not None, detail, "apt-get install git (2.37 or newer)", essential=False)
 
 
 def build_template(
@@ -100,8 +109,10 @@ def base_url(settings: Settings) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
-def _orchestrator(settings: Settings, store: SqliteStore, backend: Backend) -> Orchestrator:
-    ports = Ports(store, backend, _now, DirectoryFiles.open(settings.home / FILES))
+def _orchestrator(
+    settings: Settings, store: SqliteStore, backend: Backend, sources: SourceFetcher | None
+) -> Orchestrator:
+    ports = Ports(store, backend, _now, DirectoryFiles.open(settings.home / FILES), sources)
     bindings = ServiceBindings(store.bindings(_secret_key(settings)), _now, settings.egress_private)
     retention = timedelta(seconds=settings.file_retention)
     return Orchestrator(ports, bindings, Bounds(max_concurrency=settings.max_concurrency, file_retention=retention))
@@ -122,7 +133,11 @@ def _backend(settings: Settings) -> Backend:
         raise InvalidRequest(f"ENCLAVE_BACKEND must be one of: {', '.join(sorted(found.names))}")
     make = found[settings.backend].load()
     backend: Backend = make(
-        home=settings.home, pool=settings.pool, templates=settings.template_directory, egress=settings.egress_floor
+        home=settings.home,
+        pool=settings.pool,
+        templates=settings.template_directory,
+        egress=settings.egress_floor,
+        sources=settings.source_directory,
     )
     return backend
 

@@ -9,9 +9,9 @@ import pytest
 
 from enclave.contracts.errors import InvalidRequest
 from enclave.contracts.policy import EgressMode, EgressPolicy, Language, RequestedLimits
-from enclave.contracts.sessions import CreateSessionRequest
+from enclave.contracts.sessions import CreateSessionRequest, GitSource, Source
 from enclave.core.files import contents
-from enclave.sdk.request import request_of
+from enclave.sdk.request import Terms, request_of
 
 ALLOWLIST = EgressPolicy(mode=EgressMode.ALLOWLIST, allow=("example.org",))
 
@@ -35,6 +35,15 @@ def test_terms_go_over_those_of_a_request() -> None:
 
     assert request_of(base, {}) == base
     assert request_of(base, {"labels": {"c": "d"}}) == base.model_copy(update={"labels": {"c": "d"}})
+
+
+def test_a_source_is_given_as_it_is_on_the_wire_or_as_a_value() -> None:
+    source = Source(git=GitSource(url="https://example.org/a", entrypoint="main.py"))
+
+    assert request_of(None, {"source": source}) == CreateSessionRequest(source=source)
+    given: Terms = {"source": {"git": {"url": "https://example.org/a", "entrypoint": "main.py"}}}
+    assert request_of(None, given) == CreateSessionRequest(source=source)
+    assert request_of(CreateSessionRequest(source=source), {"labels": {"a": "b"}}).source == source
 
 
 @pytest.mark.parametrize(

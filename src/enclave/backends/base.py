@@ -15,6 +15,17 @@ from enclave.contracts.sessions import KillReason, Usage
 from enclave.core.grant import Grant
 
 
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """A directory of this machine that a sandbox finds read-only in `/work/src`.
+
+    `entrypoint` is the path in it of the program, if that is not given as code.
+    """
+
+    tree: Path
+    entrypoint: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchSpec:
     """Everything already decided about a sandbox; a backend decides nothing more.
@@ -31,6 +42,7 @@ class LaunchSpec:
     egress: EgressPolicy
     template: str | None = None
     bindings: tuple[Grant, ...] = ()
+    source: Mounted | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
@@ -133,8 +145,11 @@ class Workload(Protocol):
 class Sandbox(Protocol):
     """An isolated place for one session."""
 
-    async def run(self, code: str) -> Workload:
-        """Start a program. Raises Unavailable, and then nothing runs. The caller waits for one before the next."""
+    async def run(self, code: str | None) -> Workload:
+        """Start a program, without code the source's entry point. Raises Unavailable, and then nothing runs.
+
+        The caller waits for one before the next.
+        """
         ...
 
     async def teardown(self) -> None:

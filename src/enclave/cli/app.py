@@ -112,6 +112,12 @@ def run(  # noqa: PLR0913  every option of a command is a parameter
     bind: Annotated[
         list[str], typer.Option(metavar="NAME", help="A service binding it may use; repeatable; see `enclave binding`.")
     ] = [],  # noqa: B006
+    git: Annotated[
+        str | None, typer.Option(metavar="URL", help="A repository the program is in, or imports from.")
+    ] = None,
+    ref: Annotated[str | None, typer.Option(help="Its branch, tag or whole commit id.")] = None,
+    entrypoint: Annotated[str | None, typer.Option(metavar="PATH", help="The program in it, in place of FILE.")] = None,
+    binding: Annotated[str | None, typer.Option(metavar="NAME", help="The binding with its credentials.")] = None,
     label: LabelPairs = [],  # noqa: B006
     put: Annotated[
         list[str],
@@ -132,15 +138,16 @@ def run(  # noqa: PLR0913  every option of a command is a parameter
     2 for a request that is wrong; 70 when Enclave itself could not do it.
     With --json, standard output is one JSON document, the session.
     """
-    from enclave.cli.execute import execute, files_of, labels_of, language_of, source
+    from enclave.cli.execute import execute, files_of, git_source, labels_of, language_of, source
     from enclave.cli.reach import anywhere
     from enclave.sdk.request import request_of
 
     request = request_of(
-        source(file, code),
+        None if entrypoint is not None and file is code is None else source(file, code),
         {
-            "language": language or language_of(file),
+            "language": language or language_of(file or entrypoint),
             "template": template,
+            "source": git_source(git, ref=ref, entrypoint=entrypoint, binding=binding),
             "limits": {
                 name: value for name, value in (("memoryMiB", memory), ("wallClockSeconds", wall)) if value is not None
             },

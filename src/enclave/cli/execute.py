@@ -66,6 +66,15 @@ def source(file: str | None, code: str | None) -> str:
         raise typer.BadParameter(f"{printable(str(file))} is not UTF-8 text") from None
 
 
+def git_source(url: str | None, **rest: str | None) -> dict[str, dict[str, str | None]] | None:
+    """The source that the options name. Raises a usage error for one without its url."""
+    if url is not None:
+        return {"git": {"url": url, **rest}}
+    if given := [name for name, value in rest.items() if value is not None]:
+        raise typer.BadParameter(f"--{given[0]} says something of --git, which is missing")
+    return None
+
+
 def language_of(file: str | None) -> Language:
     """The language a file's name stands for."""
     return Language.NODE if Path(file or "").suffix in _NODE_SUFFIXES else Language.PYTHON

@@ -49,6 +49,30 @@ class SessionCreated(Event):
     files: FilesDigest | None = Field(default=None, exclude_if=_absent)
 
 
+class CloneStarted(Event):
+    """The session's source is being fetched; the session is still pending. `url` holds no credentials."""
+
+    type: Literal["clone_started"] = "clone_started"
+    url: str
+    ref: str | None
+    binding: str | None
+    entrypoint: str | None
+
+
+class CloneCompleted(Event):
+    """The source is there: the tree of `commit`, so many files and bytes.
+
+    `omitted` counts the symbolic links that led out of the tree and were left out.
+    """
+
+    type: Literal["clone_completed"] = "clone_completed"
+    commit: str
+    files: int
+    bytes: int
+    omitted: int
+    duration_ms: float
+
+
 class SandboxStarted(Event):
     """A sandbox was given the code; the session is running."""
 
@@ -142,7 +166,7 @@ class SessionFailed(Event):
     """The platform, not the program, ended the session."""
 
     type: Literal["session_failed"] = "session_failed"
-    reason: Literal["launch_failed", "sandbox_lost", "platform_restart"]
+    reason: Literal["launch_failed", "sandbox_lost", "platform_restart", "clone_failed"]
     detail: str
 
 
@@ -179,6 +203,8 @@ class BindingDeleted(Event):
 
 AuditEvent = Annotated[
     SessionCreated
+    | CloneStarted
+    | CloneCompleted
     | SandboxStarted
     | Attempted
     | WorkloadExited

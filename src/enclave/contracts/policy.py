@@ -90,3 +90,4 @@ class Guarantee(StrEnum):
     EGRESS_ALLOWLIST = "egress_allowlist"
     SERVICE_BINDINGS = "service_bindings"
     FILES = "files"
+    GIT_SOURCE = "git_source"

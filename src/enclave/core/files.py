@@ -17,12 +17,15 @@ def contents(files: Mapping[str, str | Binary]) -> dict[str, bytes]:
     return {path: _content(path, given) for path, given in files.items()}
 
 
-def check_files(files: Mapping[str, bytes], limits: SessionLimits) -> None:
+def check_files(files: Mapping[str, bytes], limits: SessionLimits, *, beside_source: bool = False) -> None:
     """Raise InvalidRequest, naming the field, if files are in each other's way, too much, or do not fit on the disk."""
     directories = {path[:place] for path in files for place, one in enumerate(path) if one == "/"}
     if clashes := sorted(directories.intersection(files)):
         problems = tuple(_problem(path, "cannot be a file and a directory of another one") for path in clashes)
         raise InvalidRequest("a file is in another one's way", errors=problems)
+    if beside_source and (clashes := sorted(path for path in files if path.partition("/")[0] == "src")):
+        problems = tuple(_problem(path, "is where the source is") for path in clashes)
+        raise InvalidRequest("a file is in the source's way", errors=problems)
     if (size := sum(map(len, files.values()))) > MAX_FILES_BYTES:
         raise _too_much(f"come to {size} bytes; at most {MAX_FILES_BYTES} are taken")
     pages = sum(-(-len(content) // _PAGE_BYTES) for content in files.values())

@@ -13,6 +13,7 @@ from enclave.contracts.policy import (
     RequestedLimits,
     SessionLimits,
 )
+from enclave.contracts.sessions import CreateSessionRequest
 from enclave.contracts.wire import wire_name
 from enclave.core.rule import parse_rule
 
@@ -114,16 +115,15 @@ def check_template(name: str, language: Language, offered: Mapping[str, Language
     raise InvalidRequest("no such template", errors=(FieldProblem(field="template", message=message),))
 
 
-def required(
-    language: Language, egress: EgressPolicy, *, binds: bool = False, files: bool = False
-) -> frozenset[Guarantee]:
-    """What a backend must enforce to take a session; `binds` is whether it was granted a service binding."""
+def required(request: CreateSessionRequest) -> frozenset[Guarantee]:
+    """What must be enforced for a session to be taken."""
     asked = {
-        Guarantee.EGRESS_ALLOWLIST: egress.mode is EgressMode.ALLOWLIST,
-        Guarantee.SERVICE_BINDINGS: binds,
-        Guarantee.FILES: files,
+        Guarantee.EGRESS_ALLOWLIST: request.egress.mode is EgressMode.ALLOWLIST,
+        Guarantee.SERVICE_BINDINGS: bool(request.service_bindings),
+        Guarantee.FILES: bool(request.files),
+        Guarantee.GIT_SOURCE: request.source is not None,
     }
-    return _ALWAYS | {_LANGUAGES[language]} | {guarantee for guarantee, needed in asked.items() if needed}
+    return _ALWAYS | {_LANGUAGES[request.language]} | {guarantee for guarantee, needed in asked.items() if needed}
 
 
 def require(needed: frozenset[Guarantee], given: frozenset[Guarantee]) -> None:

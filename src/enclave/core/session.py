@@ -8,6 +8,8 @@ from typing import Final, TypedDict
 
 from enclave.contracts.audit import (
     AuditEvent,
+    CloneCompleted,
+    CloneStarted,
     ResultCollected,
     SandboxStarted,
     SessionCreated,
@@ -46,11 +48,16 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What a session runs, the files that are put beside it, and the bindings it was granted."""
+    """What a session runs, the files that are put beside it, and what it was granted.
 
-    code: str
+    Without code it is the entry point of its source. `bindings` are for the session's broker; `fetching` is for who
+    fetches the source, and for nobody else.
+    """
+
+    code: str | None
     files: Mapping[str, bytes] = field(default_factory=dict)
     bindings: tuple[Grant, ...] = ()
+    fetching: Grant | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +94,9 @@ class TornDown:
 Outcome = Started | Finished | Lost | TornDown
 
 
-def created(session: Session, code: str, files: Sequence[SessionFile] = ()) -> Change:
-    """The change that brings a session into being."""
-    source = code.encode()
+def created(session: Session, code: str | None, files: Sequence[SessionFile] = ()) -> Change:
+    """The change that brings a session into being; without code its program is its source's entry point."""
+    source = (code or "").encode()
     event = SessionCreated(
         ts=session.created_at,
         org_id=session.org_id,
@@ -144,8 +151,9 @@ def _carried(session: Session, outcome: Outcome, at: datetime) -> dict[str, obje
 
 
 def noted(session: Session, event: AuditEvent) -> Change:
-    """The change that adds to the trail of a running session, and moves nothing; raises Conflict if it is not."""
-    if session.phase is not Phase.RUNNING:
+    """The change that adds to the trail and moves nothing: of a clone while the session is pending, of what its program
+    attempts while that runs. Raises Conflict in any other phase."""
+    if session.phase is not (Phase.PENDING if isinstance(event, CloneStarted | CloneCompleted) else Phase.RUNNING):
         raise Conflict(f"nothing is noted of a session that is {session.phase}")
     return Change(session.phase, session, (event,))
 

@@ -59,12 +59,17 @@ function refuse(error) {
   process.exit(1);
 }
 
-function become(code, environment) {
-  for (const name of Object.keys(process.env)) delete process.env[name];
-  Object.assign(process.env, environment);
-  Object.defineProperty(globalThis, 'enclave', { value: Object.freeze({ result }), enumerable: false });
+function placed(code) {
   const file = isModule(code) ? '/work/main.mjs' : '/work/main.js';
   fs.writeFileSync(file, code);
+  return file;
+}
+
+function become({ code, entrypoint, env }) {
+  for (const name of Object.keys(process.env)) delete process.env[name];
+  Object.assign(process.env, env);
+  Object.defineProperty(globalThis, 'enclave', { value: Object.freeze({ result }), enumerable: false });
+  const file = code === null ? path.join('/work/src', entrypoint) : placed(code);
   process.argv = [process.argv[0], file];
   Module.runMain(path.resolve(file));
 }
@@ -84,7 +89,7 @@ function takeIn(payload) {
   return taken;
 }
 
-const { code, env } = takeIn(readExactly(PAYLOAD, Number(header.readBigUInt64LE()), 0));
+const taken = takeIn(readExactly(PAYLOAD, Number(header.readBigUInt64LE()), 0));
 fs.closeSync(GO);
 fs.closeSync(PAYLOAD);
-become(code, env);
+become(taken);

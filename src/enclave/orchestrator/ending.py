@@ -33,7 +33,7 @@ class Printed:
 class Loss:
     """Why the platform could not run a session to its end."""
 
-    reason: Literal["launch_failed", "sandbox_lost", "platform_restart"]
+    reason: Literal["launch_failed", "sandbox_lost", "platform_restart", "clone_failed"]
     detail: str
 
 

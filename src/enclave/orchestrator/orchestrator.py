@@ -33,11 +33,13 @@ from enclave.contracts.operations import (
     STREAM_SESSION,
     TEARDOWN_SESSION,
 )
+from enclave.contracts.policy import Guarantee
 from enclave.contracts.sessions import CreateSessionRequest, Phase, Session, SessionResult
 from enclave.contracts.wire import Page
 from enclave.core.access import authorize
 from enclave.core.files import check_files, contents
 from enclave.core.policy import Ceiling, check_egress, check_template, require, required, resolve
+from enclave.core.remote import Remote
 from enclave.core.session import UNSETTLED, Program, TornDown, advance
 from enclave.orchestrator.bindings import ServiceBindings
 from enclave.orchestrator.cursor import check_limit, cut, event_cursor, seq_of, session_cursor, session_of
@@ -89,8 +91,7 @@ class Orchestrator:
         return await record.answer(wait_seconds)
 
     async def _begin(self, principal: Principal, request: CreateSessionRequest) -> Record:
-        grants = await self.bindings.grants(principal, request.service_bindings)
-        program = Program(request.code, contents(request.files), grants)
+        program = await self._program(principal, request)
         session = self._accept(principal, request, program)
         self._admit()
         run = self._runs[session.id] = Run(self._ports, session, program)
@@ -198,13 +199,23 @@ class Orchestrator:
             return False
         return session.phase is not Phase.TORN_DOWN and session.result is not None and bool(session.result.files)
 
+    async def _program(self, principal: Principal, request: CreateSessionRequest) -> Program:
+        name = request.source and request.source.git.binding
+        return Program(
+            request.code,
+            contents(request.files),
+            await self.bindings.grants(principal, request.service_bindings),
+            await self.bindings.fetching(principal, name) if name else None,
+        )
+
     def _accept(self, principal: Principal, request: CreateSessionRequest, program: Program) -> Session:
         _check_implemented(request)
         check_egress(request.egress)
         limits = resolve(request.limits, self._bounds.ceiling)
-        check_files(program.files, limits)
-        needed = required(request.language, request.egress, binds=bool(program.bindings), files=bool(program.files))
-        require(needed, self._ports.backend.guarantees)
+        check_files(program.files, limits, beside_source=request.source is not None)
+        if request.source is not None:
+            Remote.parse(request.source.git.url)
+        require(required(request), self._guarantees())
         if request.template is not None:
             check_template(request.template, request.language, self._ports.backend.templates())
         return Session(
@@ -214,6 +225,7 @@ class Orchestrator:
             phase=Phase.PENDING,
             language=request.language,
             template=request.template,
+            source=request.source,
             limits=limits,
             egress=request.egress,
             service_bindings=request.service_bindings,
@@ -221,6 +233,10 @@ class Orchestrator:
             labels=request.labels,
             created_at=self._ports.clock(),
         )
+
+    def _guarantees(self) -> frozenset[Guarantee]:
+        without = frozenset({Guarantee.GIT_SOURCE}) if self._ports.sources is None else frozenset[Guarantee]()
+        return self._ports.backend.guarantees - without
 
     def _admit(self) -> None:
         if self._closed:

@@ -13,6 +13,7 @@ from enclave.contracts.errors import InternalError, Unavailable
 from enclave.contracts.sessions import Session
 from enclave.core.session import UNSETTLED, Change, Outcome, advance, noted
 from enclave.orchestrator.stream import Stream
+from enclave.source.base import SourceFetcher
 from enclave.store.base import FileStore, Store
 
 PLATFORM: Final = "platform"
@@ -29,6 +30,7 @@ class Ports:
     backend: Backend
     clock: Callable[[], datetime]
     files: FileStore
+    sources: SourceFetcher | None = None
 
 
 class Record:
@@ -56,7 +58,7 @@ class Record:
         self._commit(advance(self.session, outcome, at=self._ports.clock(), actor=actor))
 
     def note(self, event: AuditEvent) -> None:
-        """Queue an event of the running program to be written."""
+        """Queue an event to be written that leaves the session where it is."""
         self._commit(noted(self.session, event))
 
     async def written(self) -> None:

@@ -9,16 +9,28 @@ import codecs
 import logging
 from dataclasses import dataclass
 
-from enclave.backends.base import Collected, Collecting, Exit, LaunchSpec, Output, Sandbox, SandboxLost, Workload
+from enclave.backends.base import (
+    Collected,
+    Collecting,
+    Exit,
+    LaunchSpec,
+    Mounted,
+    Output,
+    Sandbox,
+    SandboxLost,
+    Workload,
+)
 from enclave.contracts.errors import Unavailable
 from enclave.contracts.files import Omission
 from enclave.contracts.sessions import Session
 from enclave.core.files import listed
 from enclave.core.session import Outcome, Program, Started, TornDown, created
 from enclave.orchestrator.attempt import event
+from enclave.orchestrator.clone import Clone
 from enclave.orchestrator.ending import Loss, Printed, cut_short, finished, lost
 from enclave.orchestrator.record import PLATFORM, Ports, Record
 from enclave.orchestrator.stream import Channel
+from enclave.source.base import FetchFailed
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +53,7 @@ class Run:
 
     def __init__(self, ports: Ports, session: Session, program: Program) -> None:
         self._ports = ports
+        self._clone = Clone(ports.sources, session, ports.clock, program.fetching)
         self._stop: Stop | None = None
         self._sandbox: Sandbox | None = None
         self._decoders: dict[Channel, codecs.IncrementalDecoder] = {}
@@ -53,6 +66,7 @@ class Run:
     async def stop(self, wish: Stop) -> None:
         """Stop the program if it still runs; returns when nothing of the session is left to do."""
         self._stop = self._stop or wish
+        self._clone.cancel()
         if self._sandbox is not None:
             await self._sandbox.teardown()
         await asyncio.wait((self.task,))
@@ -78,7 +92,10 @@ class Run:
 
     async def _outcome(self) -> Outcome:
         try:
+            await self._clone.make(self.record.note)
             workload = await self._launch()
+        except FetchFailed as error:
+            return self._cut(Loss("clone_failed", f"the source could not be fetched: {error.detail}"))
         except Unavailable as error:
             return self._cut(Loss("launch_failed", error.detail))
         if workload is None:
@@ -92,8 +109,10 @@ class Run:
 
     async def _launch(self) -> Workload | None:
         # Nobody here holds a program, with all its files and grants, for as long as it runs.
-        program, self._program = self._program or Program(""), None
-        self._sandbox = await self._ports.backend.launch(_spec(self.record.session, program))
+        program, self._program = self._program, None
+        if program is None or self._stop is not None:
+            return None
+        self._sandbox = await self._ports.backend.launch(_spec(self.record.session, program, self._clone.mounted))
         return await self._sandbox.run(program.code) if self._stop is None else None
 
     async def _collect(self, workload: Workload) -> Exit:
@@ -148,6 +167,7 @@ class Run:
 
     def _refused(self) -> None:
         self._stop = self._stop or Stop(loss=_UNRECORDED)
+        self._clone.cancel()
         self._halt = asyncio.get_running_loop().create_task(self._reclaim())
 
     async def _salvage(self) -> None:
@@ -165,8 +185,9 @@ class Run:
         try:
             if self._sandbox is not None:
                 await self._sandbox.teardown()
+            await self._clone.release()
         except Exception as error:  # noqa: BLE001  the session is over; the backend's close tries again
-            _log.error("session %s: its sandbox is not torn down: %r", self.record.session.id, error, exc_info=error)
+            _log.error("session %s: it is not all torn down: %r", self.record.session.id, error, exc_info=error)
 
     async def _discard(self) -> None:
         """Remove files that no result tells of, because it could not be written."""
@@ -183,13 +204,14 @@ def _is_its_own(end: Exit) -> bool:
     return end.code is not None or end.kill_reason is not None
 
 
-def _spec(session: Session, program: Program) -> LaunchSpec:
+def _spec(session: Session, program: Program, source: Mounted | None) -> LaunchSpec:
     return LaunchSpec(
         session_id=session.id,
         language=session.language,
         limits=session.limits,
         egress=session.egress,
         template=session.template,
+        source=source,
         env={"ENCLAVE_SESSION_ID": session.id},
         bindings=program.bindings,
         files=program.files,

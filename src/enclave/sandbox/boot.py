@@ -88,6 +88,7 @@ def _settle(control: socket.socket, order: wire.Configure) -> Launcher:
         privileged=privileged,
         masked=isolate.existing(isolate.MASKED),
         first_uid=UID_BASE + order.uids % UID_RANGES * UID_RANGE,
+        sources=order.sources is not None,
     )
     _move_in(order, privileged=privileged)
     bounds = cgroup.Bounds(order.memory_bytes, order.tasks + INIT_TASKS, order.cpus)
@@ -104,7 +105,7 @@ def _settle(control: socket.socket, order: wire.Configure) -> Launcher:
 
 def _move_in(order: wire.Configure, *, privileged: bool) -> None:
     files = {path: text.encode() for path, text in order.files.items()}
-    plan = root.plan(order.prefixes, files, order.packages)
+    plan = root.plan(order.prefixes, files, order.packages, order.sources)
     with template.own_tasks() as tasks:
         root.enter(plan, keep_proc=not privileged)
         if order.packages is not None:

@@ -16,6 +16,9 @@ _READ_ONLY: Final = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MO
 _DEVICE: Final = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NOEXEC
 _STAGE: Final = "/tmp"  # noqa: S108  hidden by our own mount, in our own namespace
 
+SOURCES: Final = "/.sources"
+"""Where the sources of all sessions are in the launcher's root; each sandbox takes its own and detaches the rest."""
+
 DEVICES: Final = ("null", "zero", "full", "random", "urandom")
 _RUNTIME: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libexec", "share")
 _MERGED: Final = ("bin", "sbin", "lib", "lib32", "lib64")
@@ -59,16 +62,22 @@ class Plan:
     files: Mapping[str, bytes]
 
 
-def plan(prefixes: Sequence[str], files: Mapping[str, bytes], packages: str | None = None) -> Plan:
+def plan(
+    prefixes: Sequence[str], files: Mapping[str, bytes], packages: str | None = None, sources: str | None = None
+) -> Plan:
     """The root for interpreters installed under `prefixes`, with extra `files` by their absolute path.
 
-    `packages` is the directory of a template's packages.
+    `packages` is the directory of a template's packages, `sources` that of the sessions' sources.
     """
     usr = [f"/usr/{name}" for name in _RUNTIME]
     own = [prefix for prefix in prefixes if not _covered(prefix)]
     plain = [f"/{name}" for name in _MERGED if os.path.isdir(f"/{name}") and not os.path.islink(f"/{name}")]
     binds = tuple(Bind(path) for path in [*usr, *own, *plain] if os.path.isdir(path))
-    extra = () if packages is None else (Bind(packages, elsewhere=template.PLACE),)
+    extra = tuple(
+        Bind(path, elsewhere=place)
+        for path, place in ((packages, template.PLACE), (sources, SOURCES))
+        if path is not None
+    )
     links = {f"/{name}": os.readlink(f"/{name}") for name in _MERGED if os.path.islink(f"/{name}")}
     etc = {f"/etc/{name}": text.encode() for name, text in ETC.items()}
     copied = {f"/etc/{name}": data for name in COPIED if (data := _read(f"/etc/{name}")) is not None}

@@ -18,12 +18,16 @@ UID_RANGES: Final = 0xFF
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What has to be known before a sandbox is built; `command` None is the Python guest."""
+    """What has to be known before a sandbox is built; `command` None is the Python guest.
+
+    `source` is the place of its source among the sources, None for a sandbox without.
+    """
 
     language: str
     command: tuple[str, ...] | None
     disk_bytes: int
     bounds: cgroup.Bounds
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class Site:
     privileged: bool
     masked: tuple[str, ...]
     first_uid: int = UID_BASE
+    sources: bool = False
 
 
 @dataclass(slots=True)
@@ -162,6 +167,8 @@ def _fork(site: Site, shape: Shape, number: int, group: cgroup.Group) -> Slot:
         filter=site.filter,
         masked=site.masked,
         keep_proc=not site.privileged,
+        sources=site.sources,
+        source=shape.source,
     )
     try:
         pid = _fork_first_of_namespace(site, walls, ends, shape)

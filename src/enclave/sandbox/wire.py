@@ -23,7 +23,8 @@ class Configure:
     `prefixes` are where interpreters are installed, `commands` the guests that are not forked from the launcher,
     `files` what their sandboxes find beside the runtime, `warm` the least and the most sandboxes of each language
     to keep ready, `uids` which range of host user ids they take, another one for each launcher that lives. `packages`
-    is the directory of a template's, if it is for one, and `preload` what it imports of them.
+    is the directory of a template's, if it is for one, and `preload` what it imports of them. `sources` is the
+    directory that the sources of sessions are in.
     """
 
     instance: str
@@ -38,6 +39,7 @@ class Configure:
     uids: int = 0
     packages: str | None = None
     preload: Sequence[str] = ()
+    sources: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,8 @@ class Run:
 
     With a `door` a listening socket in its network goes with its openings, for connections that are carried.
 
-    `id` is a number that means nothing: what the launcher knows, every sandbox forked from it later can read.
+    `id` is a number that means nothing: what the launcher knows, every sandbox forked from it later can read. So is
+    the name in `source`, the place of the session's source below `sources`.
     """
 
     id: int
@@ -58,6 +61,7 @@ class Run:
     wall_seconds: float
     cpu_seconds: float
     door: bool = False
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,9 +52,12 @@ class Enclave:
         return self._api.site
 
     def run(
-        self, code: str | CreateSessionRequest, *, wait: float | None = None, **terms: Unpack[Terms]
+        self, code: str | CreateSessionRequest | None = None, *, wait: float | None = None, **terms: Unpack[Terms]
     ) -> "SessionHandle":
-        """Start a program and return at once, or, with `wait`, when it is over or that many seconds have passed."""
+        """Start a program and return at once, or, with `wait`, when it is over or that many seconds have passed.
+
+        Without code it is the entry point of a `source`.
+        """
         session = self._driver.run(self._api.create(request_of(code, terms), wait))
         return SessionHandle(self._api, self._driver, session)
 
@@ -221,9 +224,12 @@ class AsyncEnclave:
         return self._api.site
 
     async def run(
-        self, code: str | CreateSessionRequest, *, wait: float | None = None, **terms: Unpack[Terms]
+        self, code: str | CreateSessionRequest | None = None, *, wait: float | None = None, **terms: Unpack[Terms]
     ) -> "AsyncSessionHandle":
-        """Start a program and return at once, or, with `wait`, when it is over or that many seconds have passed."""
+        """Start a program and return at once, or, with `wait`, when it is over or that many seconds have passed.
+
+        Without code it is the entry point of a `source`.
+        """
         session = await self._driver.run(self._api.create(request_of(code, terms), wait))
         return AsyncSessionHandle(self._api, self._driver, session)
 

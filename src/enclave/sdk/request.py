@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from enclave.contracts.errors import FieldProblem, InvalidRequest
 from enclave.contracts.files import MAX_FILES_BYTES, Binary
 from enclave.contracts.policy import EgressMode, EgressPolicy, Language, RequestedLimits
-from enclave.contracts.sessions import CreateSessionRequest
+from enclave.contracts.sessions import CreateSessionRequest, Source
 from enclave.contracts.wire import wire_name
 
 
@@ -19,9 +19,10 @@ class Terms(TypedDict, total=False):
     `language` is "python" (the default) or "node". `template` names an environment of packages that the operator built.
     `limits` takes RequestedLimits or a mapping such as {"memory_mib": 128, "wall_clock_seconds": 5}. `allow` lists what
     may be connected to ("example.org", "*.example.org:443", "10.0.0.0/8"); without it nothing may. `egress` is the same
-    as a whole EgressPolicy; give one of the two. `bindings` names service bindings that it may use. `labels` are
-    yours, and sessions can be found by them. `files` are put beside the program, by their paths there: a string is
-    text, bytes are bytes, and a Path is a file of yours.
+    as a whole EgressPolicy; give one of the two. `bindings` names service bindings that it may use. `source` is a git
+    repository that the program is in or imports from, as a Source or {"git": {"url": "https://…", "ref": "main",
+    "entrypoint": "main.py"}}. `labels` are yours, and sessions can be found by them. `files` are put beside the
+    program, by their paths there: a string is text, bytes are bytes, and a Path is a file of yours.
     """
 
     language: Language | Literal["python", "node"]
@@ -31,12 +32,17 @@ class Terms(TypedDict, total=False):
     bindings: Sequence[str]
     labels: Mapping[str, str]
     template: str | None
+    source: Source | dict[str, dict[str, str | None]] | None
     files: Mapping[str, str | bytes | Path]
 
 
-def request_of(code: str | CreateSessionRequest, terms: Terms) -> CreateSessionRequest:
+def request_of(code: str | CreateSessionRequest | None, terms: Terms) -> CreateSessionRequest:
     """The request that the terms make of a program, or of another request. Raises InvalidRequest, naming the fields."""
-    given = {"code": code} if isinstance(code, str) else code.model_dump(exclude_unset=True, by_alias=False)
+    given = (
+        code.model_dump(exclude_unset=True, by_alias=False)
+        if isinstance(code, CreateSessionRequest)
+        else {"code": code}
+    )
     try:
         # Lax, because a keyword is Python's "node" or 1.0 and not yet the wire's.
         return CreateSessionRequest.model_validate(given | _fields(terms), strict=False)

@@ -48,14 +48,24 @@ log = logging.getLogger(__name__)
 
 
 class LocalBackend:
-    """Sandboxes of this machine. `pool` is the most of them, of each language and template, that are kept ready."""
+    """Sandboxes of this machine. `pool` is the most of them, of each language and template, that are kept ready.
+
+    `sources` is the directory below which the trees are that sessions may be given; without it they are given none.
+    """
 
     name = "local"
 
     def __init__(
-        self, *, home: Path, pool: int | None = None, templates: Path | None = None, egress: Floor | None = None
+        self,
+        *,
+        home: Path,
+        pool: int | None = None,
+        templates: Path | None = None,
+        egress: Floor | None = None,
+        sources: Path | None = None,
     ) -> None:
         self._kept_in = templates or home / "templates"
+        self._sources = sources
         self._pool = pool
         self._broker = Broker(egress or Floor())
         self._bare: Station | None = None
@@ -94,7 +104,8 @@ class LocalBackend:
             log.error("%s", error)
             self._guarantees = _ENFORCED - (_BY_CGROUP if machine.lacks_cgroups() else _ENFORCED)
         else:
-            self._guarantees = _ENFORCED | ({Guarantee.NODE} if node else frozenset())
+            more = ((Guarantee.NODE, node), (Guarantee.GIT_SOURCE, self._sources))
+            self._guarantees = _ENFORCED | {guarantee for guarantee, given in more if given is not None}
 
     async def close(self) -> None:
         """End every sandbox and the launchers, and remove what they used."""
@@ -189,6 +200,7 @@ class LocalBackend:
             cpus=limits.cpus,
             disk_bytes=limits.disk_mib * MIB,
             uids=next(self._launchers),
+            sources=None if self._sources is None else str(self._sources),
         )
 
     def _bounds(self, language: Language, least: int) -> tuple[int, int]:

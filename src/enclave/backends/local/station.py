@@ -59,7 +59,7 @@ class LocalSandbox:
         self.lost = False
         self.work = -1
 
-    async def run(self, code: str) -> Workload:
+    async def run(self, code: str | None) -> Workload:
         """Start the program. Raises Unavailable."""
         spec, self._spec = self._spec, replace(self._spec, files={})  # it may be long until nobody holds them any more
         environment = {
@@ -69,8 +69,8 @@ class LocalSandbox:
             **self.terms.environment(),
             **spec.env,
         }
-        order = _to_run(self.number, spec, door=self.terms.opens)
-        self._station.order(order, _payload(code, environment, spec.files), self)
+        order = self._station.to_run(self.number, spec, door=self.terms.opens)
+        self._station.order(order, _payload(code, environment, spec), self)
         del spec
         await self.running
         return self.workload
@@ -218,6 +218,23 @@ class Station:
         """The ids of the sessions that have a sandbox."""
         return frozenset(sandbox.session_id for sandbox in self._live.values())
 
+    def to_run(self, number: int, spec: LaunchSpec, *, door: bool) -> wire.Run:
+        """The order for a session. Raises ValueError for a source that is not among those the launcher knows."""
+        limits = spec.limits
+        sources = self._plan.order.sources
+        return wire.Run(
+            id=number,
+            language=spec.language,
+            memory_bytes=limits.memory_mib * MIB,
+            tasks=limits.pids,
+            cpus=limits.cpus,
+            disk_bytes=limits.disk_mib * MIB,
+            wall_seconds=limits.wall_clock_seconds,
+            cpu_seconds=limits.cpu_seconds,
+            door=door,
+            source=None if spec.source is None else str(spec.source.tree.relative_to(str(sources))),
+        )
+
     def order(self, order: wire.Run, payload: bytes, sandbox: LocalSandbox) -> None:
         """Have the launcher start a session. Raises Unavailable."""
         standing = self._standing()
@@ -321,23 +338,10 @@ class Station:
                 return
 
 
-def _payload(code: str, environment: Mapping[str, str], files: Mapping[str, bytes]) -> bytes:
+def _payload(code: str | None, environment: Mapping[str, str], spec: LaunchSpec) -> bytes:
     """What the guest is given: JSON on one line, and behind it the files' contents, one after the other."""
-    sizes = [[path, len(content)] for path, content in files.items()]
-    head = {"code": code, "env": environment, **({"files": sizes} if sizes else {})}
-    return b"".join((json.dumps(head).encode(), b"\n", *files.values()))
-
-
-def _to_run(number: int, spec: LaunchSpec, *, door: bool) -> wire.Run:
-    limits = spec.limits
-    return wire.Run(
-        id=number,
-        language=spec.language,
-        memory_bytes=limits.memory_mib * MIB,
-        tasks=limits.pids,
-        cpus=limits.cpus,
-        disk_bytes=limits.disk_mib * MIB,
-        wall_seconds=limits.wall_clock_seconds,
-        cpu_seconds=limits.cpu_seconds,
-        door=door,
-    )
+    sizes = [[path, len(content)] for path, content in spec.files.items()]
+    source = spec.source
+    mounted = {} if source is None else {"source": True, "entrypoint": source.entrypoint}
+    head = {"code": code, "env": environment, **mounted, **({"files": sizes} if sizes else {})}
+    return b"".join((json.dumps(head).encode(), b"\n", *spec.files.values()))
