@@ -6,11 +6,13 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 from typing import Literal
 
-from enclave.backends.base import Check, Exit, LaunchSpec, Output, Workload
+from enclave.backends.base import Check, Collected, Exit, LaunchSpec, Output, Workload
 from enclave.contracts.errors import Unavailable
 from enclave.contracts.policy import Guarantee, Language
+from enclave.core.files import listed
 
 _HARNESS = """
 import json, os, sys, types
@@ -35,14 +37,14 @@ class ProcessSandbox:
         self._began = time.monotonic()
         self._exit: asyncio.Task[Exit] | None = None
 
-    async def run(self, code: str) -> Workload:
+    async def run(self, code: str | None) -> Workload:
         command = (sys.executable, "-I", "-u", "-c", _HARNESS, str(self._value))
         pipe = asyncio.subprocess.PIPE
         self._process = await asyncio.create_subprocess_exec(
             *command, stdin=pipe, stdout=pipe, stderr=pipe, pass_fds=(self._value,), env=dict(self._spec.env)
         )
         assert self._process.stdin is not None
-        self._process.stdin.write(code.encode())
+        self._process.stdin.write((code or "").encode())
         self._process.stdin.close()
         self._exit = asyncio.create_task(self._ended())
         return self
@@ -128,6 +130,8 @@ class Puppet:
         self.spec = spec
         self.code: str | None = None
         self.gone = False
+        self.left: dict[str, bytes] = {}
+        self.refusal: Exception | None = None
         self._backend = backend
         self._queue: asyncio.Queue[Output | None] = asyncio.Queue()
         self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
@@ -145,7 +149,14 @@ class Puppet:
         else:
             self._exit.set_result(how or Exit(code=0))
 
-    async def run(self, code: str) -> Workload:
+    async def collect(self, into: Path) -> Collected:
+        for place, content in enumerate(self.left.values()):
+            (into / str(place)).write_bytes(content)
+        if self.refusal is not None:
+            raise self.refusal
+        return Collected(listed(self.left))
+
+    async def run(self, code: str | None) -> Workload:
         self.code = code
         self._backend.play(self)
         return self

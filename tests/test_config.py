@@ -29,6 +29,7 @@ def test_the_environment_sets_everything_and_overrides_win() -> None:
         "ENCLAVE_EGRESS_PRIVATE": "10.0.0.0/8, ::1/128",
         "ENCLAVE_EGRESS_DENY": "*.example.org, 10.1.0.0/16:22",
         "ENCLAVE_EGRESS_CA": __file__,
+        "ENCLAVE_FILE_RETENTION": "60",
     }
     assert set(environ) == set(VARIABLES.values())
     assert Settings.from_env(environ, port=0, home=None) == Settings(
@@ -43,6 +44,7 @@ def test_the_environment_sets_everything_and_overrides_win() -> None:
         egress_private=(ip_network("10.0.0.0/8"), ip_network("::1/128")),
         egress_deny=("*.example.org", "10.1.0.0/16:22"),
         egress_ca=Path(__file__),
+        file_retention=60,
     )
 
 
@@ -61,6 +63,7 @@ def test_the_environment_sets_everything_and_overrides_win() -> None:
         ("ENCLAVE_EGRESS_PRIVATE", "internal"),
         ("ENCLAVE_EGRESS_DENY", "*.com"),
         ("ENCLAVE_EGRESS_CA", "/nowhere"),
+        ("ENCLAVE_EGRESS_PRIVATE", "10.0.0.0/8 10.1.0.0/16"),
     ],
 )
 def test_a_bad_value_is_one_clear_line(name: str, value: str) -> None:

@@ -22,9 +22,10 @@ class Settings:
     `home` holds the database and the keys, and the templates unless `templates` names another directory. `pool` is the
     most sandboxes of each language that wait ready, None for the backend's own choice. Without a `jwt_secret` the one
     that was made with the home is used, and likewise without a `secret_key`, the 32 bytes that secrets are sealed with.
-    `egress_private` are the private and loopback networks that allowed names and the upstreams of service bindings may
-    be in, `egress_deny` rules that deny whatever a session allows, `egress_ca` a PEM file of certificates that
-    upstreams are trusted by beside the system's.
+    `egress_private` are the private and loopback networks that allowed names, the upstreams of service bindings and the
+    servers of sources may be in, `egress_deny` rules that deny whatever a session allows, `egress_ca` a PEM file of
+    certificates that upstreams are trusted by beside the system's. `file_retention` is how many seconds what a session
+    left in files is kept, unless it is torn down before.
     """
 
     home: Path
@@ -39,6 +40,7 @@ class Settings:
     egress_private: tuple[Network, ...] = ()
     egress_deny: tuple[str, ...] = ()
     egress_ca: Path | None = None
+    file_retention: int = 86400
 
     @property
     def egress_floor(self) -> Floor:
@@ -51,6 +53,11 @@ class Settings:
     def template_directory(self) -> Path:
         """Where templates are kept."""
         return self.templates or self.home / "templates"
+
+    @property
+    def source_directory(self) -> Path:
+        """Where the sources of sessions are while they last."""
+        return self.home.absolute() / "sources"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], **overrides: object) -> Self:
@@ -77,6 +84,7 @@ VARIABLES: Final[Mapping[str, str]] = {
     "egress_private": "ENCLAVE_EGRESS_PRIVATE",
     "egress_deny": "ENCLAVE_EGRESS_DENY",
     "egress_ca": "ENCLAVE_EGRESS_CA",
+    "file_retention": "ENCLAVE_FILE_RETENTION",
 }
 """The environment variable of each setting."""
 
@@ -135,6 +143,7 @@ _READ: Final[Mapping[str, Callable[[str], object]]] = {
     "egress_private": _networks,
     "egress_deny": _rules,
     "egress_ca": _file,
+    "file_retention": _whole("ENCLAVE_FILE_RETENTION"),
 }
 
 

@@ -1,9 +1,11 @@
 """The composition root: settings in, a running System out. The one place where concrete parts are named."""
 
+import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
 from typing import Final
 
@@ -14,19 +16,26 @@ from enclave.config import Settings
 from enclave.contracts.errors import InvalidRequest
 from enclave.contracts.identity import Credential
 from enclave.contracts.sessions import Health
-from enclave.core.policy import Ceiling
 from enclave.identity.authority import EmbeddedIdentity
 from enclave.identity.bootstrap import bootstrap
 from enclave.identity.home import private_home, secret_key_of
-from enclave.orchestrator.orchestrator import Orchestrator, Ports, ServiceBindings
+from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, ServiceBindings
 from enclave.server.app import Application
 from enclave.server.routes import Platform
+from enclave.source.base import SourceFetcher
+from enclave.source.git import Git, GitFetcher
+from enclave.store.files import DirectoryFiles
 from enclave.store.sqlite import SqliteStore
 
 BACKENDS: Final = "enclave.backends"
 """The entry point group in which backends announce themselves."""
 
 DATABASE: Final = "enclave.db"
+FILES: Final = "files"
+
+_TICK_SECONDS: Final = 60.0
+
+_log = logging.getLogger(__name__)
 
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  where to reach one that listens everywhere
 
@@ -52,20 +61,28 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         stack.callback(identity.close)
         store = SqliteStore.open(settings.home / DATABASE)
         stack.push_async_callback(store.close)
+        sources = GitFetcher.open(settings.source_directory, settings.egress_private)
         backend = _backend(settings)
         stack.push_async_callback(backend.close)
         await backend.start()
-        bindings = ServiceBindings(store.bindings(_secret_key(settings)), _now, settings.egress_private)
-        orchestrator = Orchestrator(Ports(store, backend, _now), bindings, Ceiling(), settings.max_concurrency)
+        orchestrator = _orchestrator(settings, store, backend, sources)
         stack.push_async_callback(orchestrator.close)
         await orchestrator.recover()
+        ticking = asyncio.create_task(_tick(orchestrator))
+        stack.callback(ticking.cancel)
         app = Application(Platform(orchestrator, identity, lambda: _health(backend)))
         yield System(settings, app, orchestrator, bootstrap(settings.home, base_url(settings), identity))
 
 
 def diagnose(settings: Settings) -> tuple[Check, ...]:
     """What this machine can enforce, and what to do about the rest; starts nothing."""
-    return _backend(settings).probe()
+    return (*_backend(settings).probe(), _git())
+
+
+def _git() -> Check:
+    found = Git.find()
+    detail = found.version if found else "not installed, or too old"
+    return Check("git", found is not None, detail, "apt-get install git (2.37 or newer)", essential=False)
 
 
 wanted_template: Final = build.wanted
@@ -94,13 +111,35 @@ def base_url(settings: Settings) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
+def _orchestrator(
+    settings: Settings, store: SqliteStore, backend: Backend, sources: SourceFetcher | None
+) -> Orchestrator:
+    ports = Ports(store, backend, _now, DirectoryFiles.open(settings.home / FILES), sources)
+    bindings = ServiceBindings(store.bindings(_secret_key(settings)), _now, settings.egress_private)
+    retention = timedelta(seconds=settings.file_retention)
+    return Orchestrator(ports, bindings, Bounds(max_concurrency=settings.max_concurrency, file_retention=retention))
+
+
+async def _tick(orchestrator: Orchestrator) -> None:
+    while True:
+        try:
+            await orchestrator.tick()
+        except OSError as error:
+            _log.error("files cannot be removed: %s", error)
+        await asyncio.sleep(_TICK_SECONDS)
+
+
 def _backend(settings: Settings) -> Backend:
     found = entry_points(group=BACKENDS)
     if settings.backend not in found.names:
         raise InvalidRequest(f"ENCLAVE_BACKEND must be one of: {', '.join(sorted(found.names))}")
     make = found[settings.backend].load()
     backend: Backend = make(
-        home=settings.home, pool=settings.pool, templates=settings.template_directory, egress=settings.egress_floor
+        home=settings.home,
+        pool=settings.pool,
+        templates=settings.template_directory,
+        egress=settings.egress_floor,
+        sources=settings.source_directory,
     )
     return backend
 

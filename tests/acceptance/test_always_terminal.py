@@ -34,6 +34,8 @@ DEEDS = st.sampled_from(
         "enclave.result({'n': [1] * 1000})",
         "enclave.result(object())",
         "raise SystemExit(300)",
+        "import os; os.path.exists('out') or os.mkdir('out'); open('out/a', 'w').write('x' * 99)",
+        "import os; os.path.lexists('out') or os.symlink('/', 'out')",
         "1 / 0",
         "import ctypes; ctypes.string_at(0)",
         "while True: pass",

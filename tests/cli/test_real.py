@@ -1,5 +1,6 @@
 """The clients and the command line against the real server, with real sandboxes."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from enclave import AsyncEnclave, Enclave
-from enclave.contracts.errors import Conflict, EnclaveError, InvalidRequest, NotFound, Unauthenticated
+from enclave.contracts.errors import Conflict, EnclaveError, InvalidRequest, NoSuchFile, NotFound, Unauthenticated
 from enclave.contracts.frames import EndFrame, StdoutFrame
 from enclave.contracts.identity import Credential
 from enclave.contracts.sessions import KillReason, Phase
@@ -160,3 +161,70 @@ def test_doctor_examines_this_machine() -> None:
 
     assert ran.returncode in (0, 1)
     assert b"CONTROL" in ran.stdout
+
+
+def test_files_go_in_and_come_out(client: Enclave, tmp_path: Path) -> None:
+    (tmp_path / "local").write_bytes(b"\xff\xfe")
+    code = (
+        "import os\nos.makedirs('out/d')\n"
+        "open('out/d/sum', 'wb').write(open('a.txt', 'rb').read() + open('b', 'rb').read() + open('in/c', 'rb').read())"
+    )
+    handle = client.run(code, files={"a.txt": "text", "b": b"\x00", "in/c": tmp_path / "local"})
+    (file,) = handle.files(timeout=30)
+
+    assert (file.path, file.bytes, file.sha256) == ("d/sum", 7, hashlib.sha256(b"text\x00\xff\xfe").hexdigest())
+    assert handle.download("d/sum", to=tmp_path / "copy") == client.download(handle.id, "d/sum") == b"text\x00\xff\xfe"
+    assert (tmp_path / "copy").read_bytes() == b"text\x00\xff\xfe"
+    for path in ("none", "../d/sum", "d/../d/sum"):
+        with pytest.raises(NoSuchFile):
+            handle.download(path)
+    handle.teardown()
+    with pytest.raises(NoSuchFile):
+        handle.download("d/sum")
+
+
+def test_the_command_line_passes_files(real: Credential, tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("1,2\n")
+    code = (
+        "import os\nos.makedirs('out/d')\nos.symlink('/etc/passwd', 'out/link')\n"
+        "open('out/d/a', 'w').write(open('data.csv').read() + open('x/y').read())"
+    )
+    out = tmp_path / "made" / "here"
+    file = str(tmp_path / "data.csv")
+    ran = _command(real, "run", "-c", code, "--file", file, "--file", f"{file}=x/y", "--out", str(out))
+
+    assert (ran.returncode, ran.stdout) == (0, b"")
+    assert ran.stderr == f"not kept of `out`: 1 not a file\n{out}/d/a: 8 bytes\n".encode()
+    assert (out / "d" / "a").read_text() == "1,2\n1,2\n"
+
+
+def test_the_command_line_writes_nowhere_but_where_it_was_told(real: Credential, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "d").symlink_to(tmp_path / "elsewhere")
+    code = "import os\nos.makedirs('out/d')\nopen('out/d/a', 'w').close()"
+    ran = _command(real, "run", "-c", code, "--out", str(tmp_path / "out"))
+
+    assert ran.returncode == 2
+    assert b"leads out of" in ran.stderr
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize("pair", ["=x", "x=", ""])
+def test_the_command_line_says_what_a_file_looks_like(real: Credential, pair: str) -> None:
+    ran = _command(real, "run", "-c", "pass", "--file", pair)
+
+    assert ran.returncode == 2
+    assert b"FILE=PATH" in ran.stderr
+
+
+def test_the_async_client_passes_files_too(real: Credential) -> None:
+    async def converse() -> None:
+        async with AsyncEnclave(real.base_url, api_key=real.api_key) as client:
+            handle = await client.run("import os; os.mkdir('out'); os.link('a', 'out/b')", files={"a": "x"})
+            assert [file.path for file in await handle.files(timeout=30)] == ["b"]
+            assert await handle.download("b") == await client.download(handle.id, "b") == b"x"
+
+    import asyncio
+
+    asyncio.run(converse())

@@ -13,7 +13,15 @@ import pytest
 from enclave.cli.signals import Interrupted, interruptible
 from enclave.contracts.frames import StdoutFrame
 from enclave.contracts.policy import EgressMode, EgressPolicy, Language, RequestedLimits
-from enclave.contracts.sessions import CreateSessionRequest, KillReason, Phase, Session, SessionResult
+from enclave.contracts.sessions import (
+    CreateSessionRequest,
+    GitSource,
+    KillReason,
+    Phase,
+    Session,
+    SessionResult,
+    Source,
+)
 from tests.cli.conftest import Command
 from tests.sdk.samples import DONE, END, HI, ID, NOW, OH, session
 from tests.sdk.scripted import Reply, event, events, ok, problem, raw, scripted
@@ -81,6 +89,24 @@ def test_every_option_is_in_the_request(enclave: Command, tmp_path: Path) -> Non
         egress=EgressPolicy(mode=EgressMode.ALLOWLIST, allow=("example.org", "10.0.0.0/8")),
         labels={"a": "b=c", "d": ""},
     )
+
+
+def test_a_repository_takes_the_place_of_a_file(enclave: Command) -> None:
+    options = ["--git", "https://example.org/a", "--ref", "v1", "--entrypoint", "app/main.js", "--binding", "github"]
+    with scripted(*_conversation()) as server:
+        assert enclave(server.base_url, "run", *options).code == 0
+
+    source = Source(git=GitSource(url="https://example.org/a", ref="v1", entrypoint="app/main.js", binding="github"))
+    asked = CreateSessionRequest.model_validate_json(server.asked[0].body)
+    assert asked == CreateSessionRequest(source=source, language=Language.NODE)
+
+
+def test_a_file_runs_beside_a_repository(enclave: Command) -> None:
+    with scripted(*_conversation()) as server:
+        assert enclave(server.base_url, "run", "-c", "1", "--git", "https://example.org/a").code == 0
+
+    asked = CreateSessionRequest.model_validate_json(server.asked[0].body)
+    assert asked == CreateSessionRequest(code="1", source=Source(git=GitSource(url="https://example.org/a")))
 
 
 def test_json_is_one_document_and_nothing_else(enclave: Command) -> None:
@@ -210,6 +236,11 @@ def test_a_refused_request_names_its_fields_and_obeys_nothing_in_them(enclave: C
         ("run", "-c", "x", "--label", "=v"),
         ("run", "-c", "x", "--language", "cobol"),
         ("run", "-c", ""),
+        ("run", "--git", "https://example.org/a"),
+        ("run", "-c", "x", "--ref", "main"),
+        ("run", "--entrypoint", "main.py"),
+        ("run", "-c", "x", "--git", "https://example.org/a", "--entrypoint", "main.py"),
+        ("run", "-c", "x", "--git", "https://example.org/a", "--ref=-x"),
         ("frobnicate",),
     ],
 )

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from enclave.contracts import audit, errors, frames, identity, policy, sessions
+from enclave.contracts import audit, errors, files, frames, identity, policy, sessions
 from enclave.contracts.frames import StreamFrame
 from enclave.contracts.policy import EgressMode, EgressPolicy, Language, RequestedLimits, SessionLimits
-from enclave.contracts.sessions import CreateSessionRequest, KillReason, Phase, Session, SessionResult, Usage
+from enclave.contracts.sessions import CreateSessionRequest, GitSource, KillReason, Phase, Session, SessionResult, Usage
 from enclave.contracts.wire import Page, SessionId, Wire, wire_name
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 67, tzinfo=UTC)
@@ -60,7 +60,7 @@ SESSIONS = some(
     started_at=st.none() | MOMENTS,
     finished_at=st.none() | MOMENTS,
 )
-MODULES = (audit, errors, frames, identity, policy, sessions)
+MODULES = (audit, errors, files, frames, identity, policy, sessions)
 TYPES = sorted(
     {
         kind
@@ -193,10 +193,39 @@ def test_python_may_use_its_own_names() -> None:
         ('{"code": "1", "labels": {"a b": "x"}}', "labels.a b.[key]"),
         ('{"code": "1", "labels": {"a": 1}}', "labels.a"),
         ('{"limits": {}}', "code"),
+        ('{"code": null}', "code"),
+        ('{"source": {"git": {"url": "https://a/b"}}}', "code"),
+        ('{"code": "1", "source": {"git": {"url": "https://a/b", "entrypoint": "a"}}}', "code"),
+        ('{"source": {"git": {"url": "https://a/b", "entrypoint": 1}}}', "source.git.entrypoint"),
+        ('{"code": "1", "source": {"git": {}}}', "source.git.url"),
+        ('{"code": "1", "source": {}}', "source.git"),
+        ('{"code": "1", "source": {"git": {"url": "https://a/b", "token": "x"}}}', "source.git.token"),
+        ('{"code": "1", "source": {"git": {"url": "https://a/\\nb"}}}', "source.git.url"),
     ],
 )
 def test_a_value_is_refused_rather_than_bent_into_shape(text: str, where: str) -> None:
     assert [place for _, place in problems(text)] == [where]
+
+
+@pytest.mark.parametrize(
+    "ref", ["", "-x", "--upload-pack=x", "+main", "a:b", "a b", "a^", "a~1", "a*", "a?", "a[", "a\\b", "a\nb", "@{-1}"]
+)
+def test_a_ref_is_neither_an_option_nor_a_refspec(ref: str) -> None:
+    with pytest.raises(ValidationError):
+        GitSource(url="https://a/b", ref=ref)
+
+
+@pytest.mark.parametrize("ref", ["main", "v1.0", "feature/a-b_c", "refs/heads/main", "a" * 40, "größe", "a@b", "a+b"])
+def test_a_ref_may_have_any_name_that_git_gives(ref: str) -> None:
+    assert GitSource(url="https://a/b", ref=ref).ref == ref
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/etc/x", "..", "../x", "a/../x", "a//x", "./x", "a/.", "a/", ".git/x", "a/.GIT/x", "a\0b", "x" * 513]
+)
+def test_an_entry_point_is_a_path_in_the_tree(path: str) -> None:
+    with pytest.raises(ValidationError):
+        GitSource(url="https://a/b", entrypoint=path)
 
 
 def test_a_value_cannot_be_changed() -> None:

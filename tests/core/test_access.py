@@ -11,7 +11,10 @@ from enclave.core.access import ROLES, authorize
 
 WRITES = {"create_session", "teardown_session"}
 SETS_UP = {"put_binding", "delete_binding"}
-READS = {"list_sessions", "get_session", "get_result", "get_audit", "stream_session", "list_bindings", "get_binding"}
+READS = {
+    "list_sessions", "get_session", "get_result", "get_audit", "stream_session", "get_file", "list_bindings",
+    "get_binding",
+}  # fmt: skip
 MAY = {
     Role.OWNER: SETS_UP | WRITES | READS | {"health"},
     Role.ADMIN: SETS_UP | WRITES | READS | {"health"},

@@ -21,6 +21,7 @@ from enclave.contracts.audit import (
     SessionTornDown,
     WorkloadExited,
 )
+from enclave.contracts.files import FilesDigest
 from enclave.contracts.policy import EgressMode, EgressPolicy, Language, SessionLimits
 from enclave.contracts.sessions import KillReason, Phase
 from enclave.core.audit import canonical, seal, verify
@@ -49,7 +50,7 @@ BARE = st.one_of(
         st.integers(0, 2**40),
     ),
     st.builds(
-        lambda labels, size: SessionCreated(
+        lambda labels, size, files: SessionCreated(
             **STAMP,
             language=Language.NODE,
             limits=SessionLimits(),
@@ -57,9 +58,11 @@ BARE = st.one_of(
             labels=labels,
             code_bytes=size,
             code_sha256="0" * 64,
+            files=files,
         ),
         st.dictionaries(st.from_regex(r"[a-z][a-z0-9_.\-/]{0,9}", fullmatch=True), TEXT, max_size=3),
         st.integers(0, 2**20),
+        st.sampled_from((None, FilesDigest(count=2, bytes=3, sha256="1" * 64))),
     ),
 )
 
@@ -74,7 +77,15 @@ def chained(events: Sequence[AuditEvent]) -> list[AuditEvent]:
 CHAINS = st.lists(BARE, min_size=1, max_size=6).map(chained)
 
 
-ABSENT = {"exit_code": 1, "signal": 1, "kill_reason": KillReason.CPU_EXCEEDED, "session_id": "x", "result_sha256": "x"}
+FILES = FilesDigest(count=1, bytes=1, sha256="0" * 64)
+ABSENT = {
+    "files": FILES,
+    "exit_code": 1,
+    "signal": 1,
+    "kill_reason": KillReason.CPU_EXCEEDED,
+    "session_id": "x",
+    "result_sha256": "x",
+}
 
 
 def changed(name: str, value: object) -> object:  # noqa: C901  a case for each type
@@ -88,7 +99,7 @@ def changed(name: str, value: object) -> object:  # noqa: C901  a case for each 
             return value + timedelta(microseconds=1)
         case Phase():
             return Phase.KILLED if value is not Phase.KILLED else Phase.FAILED
-        case KillReason():
+        case KillReason() | FilesDigest():
             return None
         case tuple():
             return (*value, "another")
@@ -217,3 +228,30 @@ def test_what_is_denied_is_part_of_what_is_sealed() -> None:
 
     assert b'"deny":["2001:db8::/32"]' in canonical(denying)
     assert EVENT.validate_json(denying.model_dump_json()) == denying
+
+
+OLD = (
+    (
+        SessionCreated(
+            **STAMP,
+            language=Language.NODE,
+            limits=SessionLimits(),
+            egress=EgressPolicy(),
+            labels={},
+            code_bytes=1,
+            code_sha256="0" * 64,
+        ),
+        "31a122e2d6a42f3c76f403ef9d4b061dd00921cac93ffc6b93bae449ee7885aa",
+    ),
+    (
+        ResultCollected(
+            **STAMP, phase=Phase.FAILED, stdout_bytes=1, stderr_bytes=0, result_bytes=0, result_sha256=None
+        ),
+        "0c87b6e670c69a7073251f208d9b0e83c81cc283d3cbf20d5f3d60528f840695",
+    ),
+)
+
+
+@pytest.mark.parametrize(("event", "digest"), OLD, ids=lambda one: getattr(one, "type", ""))
+def test_an_event_without_files_has_the_digest_it_had_before_there_were_any(event: AuditEvent, digest: str) -> None:
+    assert seal(event, seq=1, previous=GENESIS).digest == digest

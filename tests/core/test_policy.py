@@ -1,5 +1,6 @@
 """What a request may have."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from enclave.contracts.policy import (
     RequestedLimits,
     SessionLimits,
 )
+from enclave.contracts.sessions import CreateSessionRequest, GitSource, Source
 from enclave.contracts.wire import wire_name
 from enclave.core.policy import FLOOR, Ceiling, check_egress, require, required, resolve
 
@@ -119,16 +121,29 @@ def test_a_policy_without_rules_is_taken(policy: EgressPolicy) -> None:
 LANGUAGES = {Guarantee.PYTHON, Guarantee.NODE}
 
 
-@pytest.mark.parametrize("language", list(Language))
-@pytest.mark.parametrize("mode", list(EgressMode))
-@pytest.mark.parametrize("binds", [True, False])
-def test_every_control_is_required_of_every_session(language: Language, mode: EgressMode, binds: bool) -> None:
-    needed = required(language, EgressPolicy(mode=mode), binds=binds)
+ASKED_FOR = {Guarantee.EGRESS_ALLOWLIST, Guarantee.SERVICE_BINDINGS, Guarantee.FILES, Guarantee.GIT_SOURCE}
 
-    asked_for = {Guarantee.EGRESS_ALLOWLIST, Guarantee.SERVICE_BINDINGS}
-    assert needed - asked_for == set(Guarantee) - LANGUAGES - asked_for | {Guarantee(language.value)}
-    assert (Guarantee.EGRESS_ALLOWLIST in needed) == (mode is EgressMode.ALLOWLIST)
-    assert (Guarantee.SERVICE_BINDINGS in needed) == binds
+
+@pytest.mark.parametrize("language", list(Language))
+def test_every_control_is_required_of_every_session(language: Language) -> None:
+    needed = required(CreateSessionRequest(code="1", language=language))
+
+    assert needed == set(Guarantee) - LANGUAGES - ASKED_FOR | {Guarantee(language.value)}
+
+
+@pytest.mark.parametrize(
+    ("asked", "guarantee"),
+    [
+        ({"egress": EgressPolicy(mode=EgressMode.ALLOWLIST)}, Guarantee.EGRESS_ALLOWLIST),
+        ({"service_bindings": ("crm",)}, Guarantee.SERVICE_BINDINGS),
+        ({"files": {"a": "b"}}, Guarantee.FILES),
+        ({"source": Source(git=GitSource(url="https://example.org/x"))}, Guarantee.GIT_SOURCE),
+    ],
+)
+def test_what_is_asked_for_is_required_beside(asked: Mapping[str, Any], guarantee: Guarantee) -> None:
+    plain = CreateSessionRequest(code="1")
+
+    assert required(plain.model_copy(update=asked)) - required(plain) == {guarantee}
 
 
 @given(st.frozensets(st.sampled_from(Guarantee)), st.frozensets(st.sampled_from(Guarantee)))

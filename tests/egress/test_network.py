@@ -24,7 +24,8 @@ def get(url, **headers):
 def peer(address, port, timeout=None):
     with socket.create_connection((address, port), timeout=timeout) as s:
         s.sendall(b'ping')
-        return s.getpeername()[:2], s.recv(4)
+        got = s.recv(4)
+        return s.getpeername()[:2], got
 """
 
 

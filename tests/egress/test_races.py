@@ -101,7 +101,7 @@ async def test_a_socket_whose_connect_failed_can_be_nothing_else(sandboxes: Sand
         [SERVER],
     )
 
-    assert told.printed.splitlines() == ["EINPROGRESS", "ECONNREFUSED", "EINVAL", "EACCES", "EISCONN"]
+    assert told.printed.splitlines() == ["EINPROGRESS", "ECONNREFUSED", "EINVAL", "EACCES", "EINPROGRESS"]
 
 
 async def test_a_host_is_not_told_of_through_what_was_handed_over(sandboxes: Sandboxes) -> None:

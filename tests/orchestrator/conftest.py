@@ -1,7 +1,7 @@
 """An orchestrator on a real store, with a backend whose programs the test plays."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,8 +10,8 @@ import pytest
 from enclave.backends.base import Backend
 from enclave.contracts.identity import Principal, Role
 from enclave.core.access import ROLES
-from enclave.core.policy import Ceiling
-from enclave.orchestrator.orchestrator import Orchestrator, Ports, ServiceBindings
+from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, ServiceBindings
+from enclave.store.files import DirectoryFiles
 from enclave.store.sqlite import SqliteStore
 from tests.scripted import PuppetBackend
 
@@ -30,23 +30,30 @@ class Stage:
     store: SqliteStore
     backend: PuppetBackend
     orchestrator: Orchestrator
+    ports: Ports
+    kept: Path
 
     def another(self, max_concurrency: int = 100) -> Orchestrator:
         """A second orchestrator on the same store and backend, as after a restart."""
-        return orchestrator_of(self.store, self.backend, max_concurrency)
+        return orchestrator_of(self.store, replace(self.ports, files=DirectoryFiles.open(self.kept)), max_concurrency)
 
 
-def orchestrator_of(store: SqliteStore, backend: Backend, max_concurrency: int = 100) -> Orchestrator:
-    bindings = ServiceBindings(store.bindings(bytes(32)), lambda: datetime.now(UTC))
-    return Orchestrator(Ports(store, backend, lambda: datetime.now(UTC)), bindings, Ceiling(), max_concurrency)
+def ports_of(store: SqliteStore, backend: Backend, kept: Path) -> Ports:
+    return Ports(store, backend, lambda: datetime.now(UTC), DirectoryFiles.open(kept))
+
+
+def orchestrator_of(store: SqliteStore, ports: Ports, max_concurrency: int = 100) -> Orchestrator:
+    bindings = ServiceBindings(store.bindings(bytes(32)), ports.clock)
+    return Orchestrator(ports, bindings, Bounds(max_concurrency=max_concurrency))
 
 
 @pytest.fixture
 async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     store = SqliteStore.open(tmp_path / "enclave.db")
     backend = PuppetBackend()
-    orchestrator = orchestrator_of(store, backend)
-    yield Stage(store, backend, orchestrator)
+    ports = ports_of(store, backend, tmp_path / "files")
+    orchestrator = orchestrator_of(store, ports)
+    yield Stage(store, backend, orchestrator, ports, tmp_path / "files")
     await orchestrator.close()
     await backend.close()
     await store.close()

@@ -10,7 +10,7 @@ from enclave.contracts.frames import StdoutFrame
 from enclave.contracts.sessions import CreateSessionRequest, Phase
 from enclave.orchestrator.orchestrator import Orchestrator
 from enclave.store.sqlite import SqliteStore
-from tests.orchestrator.conftest import member, orchestrator_of
+from tests.orchestrator.conftest import member, orchestrator_of, ports_of
 from tests.scripted import ProcessBackend
 
 pytestmark = pytest.mark.anyio
@@ -21,7 +21,7 @@ ME = member()
 @pytest.fixture
 async def orchestrator(tmp_path: Path) -> AsyncIterator[Orchestrator]:
     store, backend = SqliteStore.open(tmp_path / "enclave.db"), ProcessBackend()
-    orchestrator = orchestrator_of(store, backend)
+    orchestrator = orchestrator_of(store, ports_of(store, backend, tmp_path / "files"))
     yield orchestrator
     await orchestrator.close()
     assert not backend.sandboxes

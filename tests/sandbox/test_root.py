@@ -31,7 +31,7 @@ def test_alternatives_lead_into_the_runtime_and_nowhere_else() -> None:
 
 
 def test_a_template_is_bound_and_linked_to() -> None:
-    plan = root.plan(["/usr"], {}, "/kept/one", template.NODE_LINKS)
+    plan = root.plan(["/usr"], {}, root.Extras("/kept/one", links=template.NODE_LINKS))
 
     assert root.Bind("/kept/one", elsewhere="/opt/template") in plan.binds
     assert plan.links["/node_modules"] == "/opt/template/node_modules"

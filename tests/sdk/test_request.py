@@ -1,5 +1,7 @@
 """The terms of a run."""
 
+import json
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -7,8 +9,9 @@ import pytest
 
 from enclave.contracts.errors import InvalidRequest
 from enclave.contracts.policy import EgressMode, EgressPolicy, Language, RequestedLimits
-from enclave.contracts.sessions import CreateSessionRequest
-from enclave.sdk.request import request_of
+from enclave.contracts.sessions import CreateSessionRequest, GitSource, Source
+from enclave.core.files import contents
+from enclave.sdk.request import Terms, request_of
 
 ALLOWLIST = EgressPolicy(mode=EgressMode.ALLOWLIST, allow=("example.org",))
 
@@ -34,6 +37,15 @@ def test_terms_go_over_those_of_a_request() -> None:
     assert request_of(base, {"labels": {"c": "d"}}) == base.model_copy(update={"labels": {"c": "d"}})
 
 
+def test_a_source_is_given_as_it_is_on_the_wire_or_as_a_value() -> None:
+    source = Source(git=GitSource(url="https://example.org/a", entrypoint="main.py"))
+
+    assert request_of(None, {"source": source}) == CreateSessionRequest(source=source)
+    given: Terms = {"source": {"git": {"url": "https://example.org/a", "entrypoint": "main.py"}}}
+    assert request_of(None, given) == CreateSessionRequest(source=source)
+    assert request_of(CreateSessionRequest(source=source), {"labels": {"a": "b"}}).source == source
+
+
 @pytest.mark.parametrize(
     ("terms", "field"),
     [
@@ -55,3 +67,24 @@ def test_what_is_wrong_is_named_before_anything_is_sent(terms: Any, field: str |
 def test_no_code_is_no_request() -> None:
     with pytest.raises(InvalidRequest, match="code"):
         request_of("", {})
+
+
+def test_files_are_text_or_bytes_or_files_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "local").write_bytes(b"\xff")
+    request = request_of("x", {"files": {"a": "text", "b/c": b"\x00", "d": tmp_path / "local"}})
+
+    assert contents(request.files) == {"a": b"text", "b/c": b"\x00", "d": b"\xff"}
+    assert json.loads(request.model_dump_json(exclude_unset=True))["files"] == {
+        "a": "text",
+        "b/c": {"base64": "AA=="},
+        "d": {"base64": "/w=="},
+    }
+    assert request_of(request, {}) == request
+
+
+@pytest.mark.parametrize(("path", "content"), [("../a", "x"), ("main.py", "x"), ("a", Path("/nonexistent"))])
+def test_a_file_that_cannot_be_sent_is_named(path: str, content: str | Path) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        request_of("x", {"files": {path: content}})
+
+    assert refused.value.errors[0].field.startswith(f"files.{path}")

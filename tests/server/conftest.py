@@ -17,10 +17,10 @@ from enclave.contracts.errors import Unauthenticated
 from enclave.contracts.identity import Principal, Role
 from enclave.contracts.sessions import Health
 from enclave.core.access import ROLES
-from enclave.core.policy import Ceiling
-from enclave.orchestrator.orchestrator import Orchestrator, Ports, ServiceBindings
+from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, ServiceBindings
 from enclave.server.app import Application
 from enclave.server.routes import Platform
+from enclave.store.files import DirectoryFiles
 from enclave.store.sqlite import SqliteStore
 from tests.scripted import PuppetBackend
 
@@ -137,9 +137,9 @@ async def served(app: Application) -> AsyncIterator[uvicorn.Server]:
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     store = SqliteStore.open(tmp_path / "enclave.db")
     backend = PuppetBackend()
-    bindings = ServiceBindings(store.bindings(bytes(32)), lambda: datetime.now(UTC))
-    ports = Ports(store, backend, lambda: datetime.now(UTC))
-    orchestrator = Orchestrator(ports, bindings, Ceiling(), max_concurrency=100)
+    ports = Ports(store, backend, lambda: datetime.now(UTC), DirectoryFiles.open(tmp_path / "files"))
+    bindings = ServiceBindings(store.bindings(bytes(32)), ports.clock)
+    orchestrator = Orchestrator(ports, bindings, Bounds(max_concurrency=100))
     health = Health(ok=True, backend=backend.name, backend_healthy=True)
     platform = Platform(orchestrator, Tokens(), lambda: health)
     async with served(Application(platform)) as server:

@@ -9,7 +9,7 @@ from enclave.contracts.bindings import PutBinding
 from enclave.contracts.identity import Role
 from enclave.contracts.operations import OPERATIONS, Operation
 from enclave.contracts.sessions import CreateSessionRequest
-from tests.orchestrator.test_orchestrator import prints_and_succeeds
+from tests.orchestrator.test_files import leaves
 from tests.server.conftest import Site
 
 pytestmark = pytest.mark.anyio
@@ -20,7 +20,7 @@ BINDING = {"url": "https://api.example.org", "inject": {"kind": "bearer"}, "secr
 
 
 async def test_the_access_matrix_is_as_checked_in(site: Site) -> None:
-    site.backend.play = prints_and_succeeds
+    site.backend.play = leaves({"a.txt": b"a"})
     rows = [f"{'operation':<18}{'whose':<8}" + "".join(f"{role or 'nobody':<11}" for role in CALLERS)]
     for operation in OPERATIONS:
         # What is put is always one's own: another org's name is free.
@@ -37,7 +37,7 @@ async def test_the_access_matrix_is_as_checked_in(site: Site) -> None:
 async def status(site: Site, operation: Operation, role: Role | None, org_id: str) -> int:
     made = await site.ask("POST", "/sessions", {"code": "x"}, token=f"owner.{org_id}", prefer="wait=5")
     await site.ask("PUT", f"/bindings/of-{org_id.replace('_', '-')}", BINDING, token=f"owner.{org_id}")
-    path = operation.path.format(id=made.json["id"], name=f"of-{org_id.replace('_', '-')}")
+    path = operation.path.format(id=made.json["id"], name=f"of-{org_id.replace('_', '-')}", path="a.txt")
     bodies: dict[object, object] = {CreateSessionRequest: {"code": "x"}, PutBinding: BINDING}
     body = bodies.get(operation.body)
     answer = await site.ask(operation.method, path, body, token=f"{role}.org_a" if role else None)

@@ -30,10 +30,11 @@ def test_a_limit_says_its_default_its_least_and_its_most(name: str) -> None:
 
 def test_headers_are_told_where_they_are_sent() -> None:
     assert set(operations()["create_session"]["responses"]["201"]["headers"]) == {"Location", "Preference-Applied"}
+    assert set(operations()["get_file"]["responses"]["200"]["headers"]) == {"ETag", "Content-Disposition"}
     told = {"401": {"WWW-Authenticate"}, "429": {"Retry-After"}, "503": {"Retry-After"}}
     for one in operations().values():
         for status, answer in one["responses"].items():
-            assert status == "201" or set(answer.get("headers", ())) == told.get(status, set())
+            assert status in ("200", "201") or set(answer.get("headers", ())) == told.get(status, set())
 
 
 def test_an_operation_with_a_body_says_that_its_content_type_does_not_matter() -> None:

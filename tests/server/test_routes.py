@@ -14,6 +14,7 @@ from enclave.contracts.errors import ERRORS, ConnectionFailed, Problem
 from enclave.contracts.operations import OPERATIONS
 from enclave.contracts.policy import Language
 from enclave.contracts.sessions import Session, SessionResult
+from enclave.orchestrator.orchestrator import Bounds
 from enclave.server.app import Application
 from enclave.server.problems import STATUS
 from tests.orchestrator.test_orchestrator import prints_and_succeeds
@@ -39,7 +40,8 @@ async def test_every_operation_has_a_route(site: Site) -> None:
     by_name = {route.name: route for route in app.routes}
     for operation in OPERATIONS:
         route = by_name[operation.name]
-        assert (route.path, operation.method in (route.methods or ())) == (operation.path, True)
+        path = operation.path.replace("{path}", "{path:path}")
+        assert (route.path, operation.method in (route.methods or ())) == (path, True)
 
 
 async def test_a_run_in_one_round_trip(site: Site) -> None:
@@ -287,7 +289,7 @@ async def test_a_role_without_the_scope_is_refused_before_its_body_is_read(site:
 
 
 async def test_too_much_at_once_says_when_to_retry(site: Site) -> None:
-    site.orchestrator._max_concurrency = 0
+    site.orchestrator._bounds = Bounds(max_concurrency=0)
     answer = await site.ask("POST", "/sessions", {"code": "x"})
     assert (answer.status, answer.headers["retry-after"]) == (429, "1")
     assert problem(answer).retry_after == 1

@@ -6,11 +6,24 @@ To add one: write a module with a class that fits `Backend` and announce it unde
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
 
+from enclave.contracts.files import Omission, SessionFile
 from enclave.contracts.policy import EgressPolicy, Guarantee, Language, SessionLimits
 from enclave.contracts.sessions import KillReason, Usage
 from enclave.core.grant import Grant
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """A directory of this machine that a sandbox finds read-only in `/work/src`.
+
+    `entrypoint` is the path in it of the program, if that is not given as code.
+    """
+
+    tree: Path
+    entrypoint: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +31,9 @@ class LaunchSpec:
     """Everything already decided about a sandbox; a backend decides nothing more.
 
     `env` never holds a secret. `bindings` do: they are for the broker, and no part of them but a URL of the broker's is
-    for the sandbox. Without the guarantee `service_bindings` there are none.
+    for the sandbox. Without the guarantee `service_bindings` there are none. `files`, by their checked paths, are in
+    the program's directory when it starts, all of them or it does not start. Without the guarantee `files` there are
+    none.
     """
 
     session_id: str
@@ -27,7 +42,9 @@ class LaunchSpec:
     egress: EgressPolicy
     template: str | None = None
     bindings: tuple[Grant, ...] = ()
+    source: Mounted | None = None
     env: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +109,7 @@ class Exit:
     `code` is null when `kill_reason` is set or the sandbox was stopped from outside. `value` is the last value handed
     over on the result channel: unparsed JSON of at most `MAX_RESULT_BYTES`; `value_error` says why there is none
     although one was handed over. `output_dropped` says of which streams bytes beyond the limit were thrown away.
+    `left_files` says that `Collecting.collect` has something to look at.
     """
 
     code: int | None
@@ -102,6 +120,7 @@ class Exit:
     duration_seconds: float = 0.0
     usage: Usage = field(default_factory=Usage)
     output_dropped: frozenset[Literal["stdout", "stderr"]] = frozenset()
+    left_files: bool = False
 
 
 class SandboxLost(Exception):
@@ -126,12 +145,38 @@ class Workload(Protocol):
 class Sandbox(Protocol):
     """An isolated place for one session."""
 
-    async def run(self, code: str) -> Workload:
-        """Start a program. Raises Unavailable, and then nothing runs. The caller waits for one before the next."""
+    async def run(self, code: str | None) -> Workload:
+        """Start a program, without code the source's entry point. Raises Unavailable, and then nothing runs.
+
+        The caller waits for one before the next.
+        """
         ...
 
     async def teardown(self) -> None:
         """Stop whatever runs and return when nothing of the sandbox is left. Idempotent, allowed at any time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """The files that a program left: those that were kept, and how many entries were not, by reason."""
+
+    files: tuple[SessionFile, ...] = ()
+    omitted: Mapping[Omission, int] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Collecting(Protocol):
+    """What a Sandbox is besides, where the backend gives Guarantee.FILES."""
+
+    async def collect(self, into: Path) -> Collected:
+        """Copy what the program left under `out/` into an empty directory of this machine, once nothing of it can run.
+
+        The file at place n of the answer is kept as `into/n`: no name of a program's choice comes to be on our disk.
+        Only regular files count, no link is followed, and what is over a bound of `enclave.contracts.files` is told as
+        omitted. Raises SandboxLost, and OSError when the directory cannot be written. Called once, when `left_files`
+        of the Exit says so.
+        """
         ...
 
 

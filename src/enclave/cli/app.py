@@ -112,7 +112,20 @@ def run(  # noqa: PLR0913  every option of a command is a parameter
     bind: Annotated[
         list[str], typer.Option(metavar="NAME", help="A service binding it may use; repeatable; see `enclave binding`.")
     ] = [],  # noqa: B006
+    git: Annotated[
+        str | None, typer.Option(metavar="URL", help="A repository the program is in, or imports from.")
+    ] = None,
+    ref: Annotated[str | None, typer.Option(help="Its branch, tag or whole commit id.")] = None,
+    entrypoint: Annotated[str | None, typer.Option(metavar="PATH", help="The program in it, in place of FILE.")] = None,
+    binding: Annotated[str | None, typer.Option(metavar="NAME", help="The binding with its credentials.")] = None,
     label: LabelPairs = [],  # noqa: B006
+    put: Annotated[
+        list[str],
+        typer.Option("--file", metavar="FILE[=PATH]", help="A file to put beside the program; repeatable."),
+    ] = [],  # noqa: B006
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to put the files that the program leaves in `out`.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run a program in a sandbox: its output as it comes, then the value it gave to enclave.result(), as JSON.
@@ -125,25 +138,27 @@ def run(  # noqa: PLR0913  every option of a command is a parameter
     2 for a request that is wrong; 70 when Enclave itself could not do it.
     With --json, standard output is one JSON document, the session.
     """
-    from enclave.cli.execute import execute, labels_of, language_of, source
+    from enclave.cli.execute import execute, files_of, git_source, labels_of, language_of, source
     from enclave.cli.reach import anywhere
     from enclave.sdk.request import request_of
 
     request = request_of(
-        source(file, code),
+        None if entrypoint is not None and file is code is None else source(file, code),
         {
-            "language": language or language_of(file),
+            "language": language or language_of(file or entrypoint),
             "template": template,
+            "source": git_source(git, ref=ref, entrypoint=entrypoint, binding=binding),
             "limits": {
                 name: value for name, value in (("memoryMiB", memory), ("wallClockSeconds", wall)) if value is not None
             },
             "allow": allow,
             **({"bindings": bind} if bind else {}),
             "labels": labels_of(label),
+            "files": files_of(put),
         },
     )
     with anywhere() as client:
-        raise typer.Exit(execute(client, request, json=json))
+        raise typer.Exit(execute(client, request, json=json, out=out))
 
 
 @app.command()

@@ -11,7 +11,7 @@ import typer
 from enclave.cli.say import BROKEN_PIPE, as_json, complain, drop_stdout, printable
 from enclave.cli.signals import Interrupted, interruptible
 from enclave.cli.verdict import exit_code, verdict
-from enclave.contracts.errors import Conflict, EnclaveError
+from enclave.contracts.errors import Conflict, EnclaveError, InvalidRequest
 from enclave.contracts.frames import StderrFrame, StdoutFrame, StreamFrame
 from enclave.contracts.policy import Language
 from enclave.contracts.sessions import CreateSessionRequest
@@ -20,11 +20,18 @@ from enclave.sdk.client import Enclave, SessionHandle
 _NODE_SUFFIXES: Final = frozenset({".js", ".mjs", ".cjs"})
 
 
-def execute(client: Enclave, request: CreateSessionRequest, *, json: bool) -> int:
-    """Run a program to its end, and answer with the exit code for what became of it."""
+def execute(client: Enclave, request: CreateSessionRequest, *, json: bool, out: Path | None = None) -> int:
+    """Run a program to its end, and answer with the exit code for what became of it.
+
+    The files that it left are put into `out`, if that is given.
+    """
     try:
         with interruptible():
-            return _told(client.run(request), json=json)
+            handle = client.run(request)
+            code = _told(handle, json=json)
+            if out is not None:
+                _fetch(handle, out)
+            return code
     except Interrupted as interrupt:
         return interrupt.code
     except BrokenPipeError:
@@ -59,6 +66,15 @@ def source(file: str | None, code: str | None) -> str:
         raise typer.BadParameter(f"{printable(str(file))} is not UTF-8 text") from None
 
 
+def git_source(url: str | None, **rest: str | None) -> dict[str, dict[str, str | None]] | None:
+    """The source that the options name. Raises a usage error for one without its url."""
+    if url is not None:
+        return {"git": {"url": url, **rest}}
+    if given := [name for name, value in rest.items() if value is not None]:
+        raise typer.BadParameter(f"--{given[0]} says something of --git, which is missing")
+    return None
+
+
 def language_of(file: str | None) -> Language:
     """The language a file's name stands for."""
     return Language.NODE if Path(file or "").suffix in _NODE_SUFFIXES else Language.PYTHON
@@ -70,6 +86,30 @@ def labels_of(pairs: list[str]) -> dict[str, str]:
     if bad := [name for name, equals, _ in split if not (name and equals)]:
         raise typer.BadParameter(f"a label looks like name=value, not {printable(bad[0])!r}")
     return {name: value for name, _, value in split}
+
+
+def files_of(pairs: list[str]) -> dict[str, Path]:
+    """Files from `file` and `file=path` arguments, by their paths inside. Raises a usage error."""
+    files: dict[str, Path] = {}
+    for pair in pairs:
+        file, equals, path = pair.partition("=")
+        if not file or (equals and not path):
+            raise typer.BadParameter(f"a file looks like FILE or FILE=PATH, not {printable(pair)!r}")
+        files[path or Path(file).name] = Path(file)
+    return files
+
+
+def _fetch(handle: SessionHandle, out: Path) -> None:
+    """Put what the program left below a directory; no link that is there already is followed out of it."""
+    result = handle.session.result
+    files = () if result is None else result.files
+    for file in files:
+        place = out / file.path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not place.parent.resolve().is_relative_to(out.resolve()) or place.is_symlink():
+            raise InvalidRequest(f"{place} leads out of {out}")
+        handle.download(file.path, to=place)
+        complain(f"{place}: {file.bytes} bytes")
 
 
 def _told(handle: SessionHandle, *, json: bool) -> int:

@@ -70,3 +70,5 @@ def _losses(result: SessionResult, limits: SessionLimits) -> Iterator[str]:
         yield f"stdout is cut off at {limits.output_kib} KiB"
     if result.stderr_truncated:
         yield f"stderr is cut off at {limits.output_kib} KiB"
+    for reason, number in result.files_omitted.items():
+        yield f"not kept of `out`: {number} {reason.replace('_', ' ')}"

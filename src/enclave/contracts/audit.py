@@ -2,7 +2,8 @@
 
 Every event is a row of its org's hash chain: `digest` is the SHA-256 of the event's canonical JSON without `digest`,
 `previous` the digest of the org's event before it (`enclave.core.audit`). Code, output and secrets are in none of them;
-sizes and digests are.
+sizes and digests are. A field that an event did not have from the first is left out of its JSON when it is empty, so
+that the digests of older events hold.
 """
 
 from typing import Annotated, Literal
@@ -10,11 +11,16 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from enclave.contracts.bindings import BindingName, InjectionKind, Method
+from enclave.contracts.files import FilesDigest
 from enclave.contracts.policy import EgressPolicy, Language, SessionLimits
 from enclave.contracts.sessions import GrantedBindings, KillReason, Labels, Phase
 from enclave.contracts.wire import OrgId, SessionId, Timestamp, Wire
 
 GENESIS = "0" * 64
+
+
+def _absent(value: object) -> bool:
+    return value is None
 
 
 class Event(Wire):
@@ -40,6 +46,31 @@ class SessionCreated(Event):
     service_bindings: GrantedBindings = ()
     code_bytes: int
     code_sha256: str
+    files: FilesDigest | None = Field(default=None, exclude_if=_absent)
+
+
+class CloneStarted(Event):
+    """The session's source is being fetched; the session is still pending. `url` holds no credentials."""
+
+    type: Literal["clone_started"] = "clone_started"
+    url: str
+    ref: str | None
+    binding: str | None
+    entrypoint: str | None
+
+
+class CloneCompleted(Event):
+    """The source is there: the tree of `commit`, so many files and bytes.
+
+    `omitted` counts the symbolic links that led out of the tree and were left out.
+    """
+
+    type: Literal["clone_completed"] = "clone_completed"
+    commit: str
+    files: int
+    bytes: int
+    omitted: int
+    duration_ms: float
 
 
 class SandboxStarted(Event):
@@ -128,13 +159,14 @@ class ResultCollected(Event):
     stderr_bytes: int
     result_bytes: int
     result_sha256: str | None
+    files: FilesDigest | None = Field(default=None, exclude_if=_absent)
 
 
 class SessionFailed(Event):
     """The platform, not the program, ended the session."""
 
     type: Literal["session_failed"] = "session_failed"
-    reason: Literal["launch_failed", "sandbox_lost", "platform_restart"]
+    reason: Literal["launch_failed", "sandbox_lost", "platform_restart", "clone_failed"]
     detail: str
 
 
@@ -171,6 +203,8 @@ class BindingDeleted(Event):
 
 AuditEvent = Annotated[
     SessionCreated
+    | CloneStarted
+    | CloneCompleted
     | SandboxStarted
     | Attempted
     | WorkloadExited

@@ -5,6 +5,7 @@
     ├── Unauthenticated             no credential, or none that is valid
     ├── Forbidden                   the role lacks the scope
     ├── NotFound                    absent, or another org's: the same answer on purpose
+    │   └── NoSuchFile              the session is there; it kept no such file, or keeps it no longer
     ├── Conflict                    the state things are in does not allow this
     │   └── StaleSession            another writer moved it first
     ├── PolicyUnenforceable         this machine cannot keep a promise the request needs
@@ -83,6 +84,12 @@ class NotFound(EnclaveError):
     code = "not_found"
 
 
+class NoSuchFile(NotFound):
+    """The session kept no such file, or keeps it no longer."""
+
+    code = "no_such_file"
+
+
 class Conflict(EnclaveError):
     """The state things are in does not allow this."""
 
@@ -141,6 +148,7 @@ ERRORS: Final[Mapping[str, type[EnclaveError]]] = {
         Unauthenticated,
         Forbidden,
         NotFound,
+        NoSuchFile,
         Conflict,
         StaleSession,
         PolicyUnenforceable,

@@ -16,7 +16,8 @@ class Operation:
     """One thing a caller can ask for.
 
     `scope` None is public; `streams` answers with server-sent events of `result`; `replaced` is the status where what
-    is asked to be made was there, and was replaced.
+    is asked to be made was there, and was replaced. A `result` of bytes is the body itself, of type `media`. `{path}`
+    in a path may have slashes.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Operation:
     scope: Scope | None
     summary: str
     result: Any
+    media: str = "application/json"
     body: type[Wire] | None = None
     status: int = 200
     query: tuple[str, ...] = ()
@@ -64,6 +66,12 @@ STREAM_SESSION: Final = Operation(
     name="stream_session", method="GET", path="/sessions/{id}/stream", scope=Scope.SESSIONS_READ, result=StreamFrame,
     streams=True, summary="Everything that happens in the session, from its start, as server-sent events.",
 )  # fmt: skip
+GET_FILE: Final = Operation(
+    name="get_file", method="GET", path="/sessions/{id}/files/{path}", scope=Scope.SESSIONS_READ, result=bytes,
+    media="application/octet-stream",
+    summary="A file that the program left in `out`, until the session is torn down or the operator's retention passes; "
+    "409 while it runs.",
+)  # fmt: skip
 TEARDOWN_SESSION: Final = Operation(
     name="teardown_session", method="DELETE", path="/sessions/{id}", scope=Scope.SESSIONS_WRITE, result=Session,
     summary="Stop the session if it runs and reclaim everything that belongs to it. Idempotent.",
@@ -88,6 +96,6 @@ DELETE_BINDING: Final = Operation(
 )  # fmt: skip
 
 OPERATIONS: Final = (
-    HEALTH, CREATE_SESSION, LIST_SESSIONS, GET_SESSION, GET_RESULT, GET_AUDIT, STREAM_SESSION, TEARDOWN_SESSION,
-    PUT_BINDING, LIST_BINDINGS, GET_BINDING, DELETE_BINDING,
+    HEALTH, CREATE_SESSION, LIST_SESSIONS, GET_SESSION, GET_RESULT, GET_AUDIT, STREAM_SESSION, GET_FILE,
+    TEARDOWN_SESSION, PUT_BINDING, LIST_BINDINGS, GET_BINDING, DELETE_BINDING,
 )  # fmt: skip

@@ -89,3 +89,5 @@ class Guarantee(StrEnum):
     EGRESS_DENY = "egress_deny"
     EGRESS_ALLOWLIST = "egress_allowlist"
     SERVICE_BINDINGS = "service_bindings"
+    FILES = "files"
+    GIT_SOURCE = "git_source"

@@ -3,9 +3,10 @@
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue, ValidationInfo, field_validator
 
 from enclave.contracts.bindings import BindingName
+from enclave.contracts.files import Files, Omissions, SessionFile
 from enclave.contracts.policy import EgressPolicy, Language, RequestedLimits, SessionLimits
 from enclave.contracts.wire import OrgId, SessionId, Timestamp, Wire
 
@@ -46,13 +47,51 @@ TEMPLATE_NAME: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 TemplateName = Annotated[str, Field(pattern=TEMPLATE_NAME)]
 
 
-class CreateSessionRequest(Wire):
-    """A program to run, and under what terms. Only `code` is required.
+def _path(text: str) -> str:
+    if any(part in ("", ".", "..") or part.lower() == ".git" for part in text.split("/")):
+        raise ValueError("must be a path in the tree, with no part that is empty, . or ..")
+    return text
 
-    `template` names an environment with packages; without one there is the standard library alone.
+
+_NO_CONTROL: Final = r"^[^\x00-\x1f\x7f]+$"
+_REF: Final = r"^[^\x00-\x20\x7f~^:?*\[\\+@-][^\x00-\x20\x7f~^:?*\[\\]*$"
+"""What git-check-ref-format(1) allows, and nothing that git could take for an option or a refspec."""
+
+TreePath = Annotated[str, Field(min_length=1, max_length=512, pattern=_NO_CONTROL), AfterValidator(_path)]
+
+
+class GitSource(Wire):
+    """A git repository, whose tree a session finds read-only in `/work/src`, without its history.
+
+    `url` is `https://host[:port]/path`, with no credentials in it: `binding` names the service binding whose secret is
+    sent. `ref` is a branch, a tag or a whole commit id; without one it is the default branch. `entrypoint` is the path
+    in the tree of the program to run; it takes the place of `code`.
     """
 
-    code: Annotated[str, Field(min_length=1, max_length=MAX_CODE_CHARS)]
+    url: Annotated[str, Field(min_length=1, max_length=2048, pattern=r"^[\x21-\x7e]+$")]
+    ref: Annotated[str, Field(max_length=256, pattern=_REF)] | None = None
+    binding: BindingName | None = None
+    entrypoint: TreePath | None = None
+
+
+class Source(Wire):
+    """Files that a session starts with."""
+
+    git: GitSource
+
+
+class CreateSessionRequest(Wire):
+    """A program to run, and under what terms. Only `code` is required, or a `source` with an entry point instead.
+
+    `template` names an environment with packages; without one there is the standard library alone. With `code`, the
+    tree of a `source` can be imported from. `files` are put beside the program, in its working directory, before it
+    starts; they may have directories in their paths.
+    """
+
+    source: Source | None = None
+    code: Annotated[str, Field(min_length=1, max_length=MAX_CODE_CHARS)] | None = Field(
+        default=None, validate_default=True
+    )
     language: Language = Language.PYTHON
     template: TemplateName | None = None
     limits: RequestedLimits = RequestedLimits()
@@ -60,6 +99,18 @@ class CreateSessionRequest(Wire):
     service_bindings: tuple[BindingName, ...] = Field(default=(), max_length=32)
     webhook_url: str | None = Field(default=None, max_length=2048)
     labels: Labels = Field(default_factory=dict)
+    files: Files = Field(default_factory=dict)
+
+    @field_validator("code")
+    @classmethod
+    def _one_program(cls, code: str | None, known: ValidationInfo) -> str | None:
+        if "source" not in known.data:
+            return code  # a source that is malformed is told of already
+        source = known.data["source"]
+        entrypoint = None if source is None else source.git.entrypoint
+        if (code is None) == (entrypoint is None):
+            raise ValueError("give the program: either code or source.git.entrypoint")
+        return code
 
 
 class Usage(Wire):
@@ -70,13 +121,23 @@ class Usage(Wire):
     peak_pids: int | None = None
 
 
+def _absent(value: object) -> bool:
+    return value is None
+
+
+def _empty(value: object) -> bool:
+    return not value
+
+
 class SessionResult(Wire):
     """How the program ended and what it left.
 
     `exit_code` is null when the platform ended it. A program ended by a signal of its own doing has exit code
     128 + the signal, and `signal`. `result` is the value handed to `enclave.result`, and `result_error` says why a
     value that was handed over was not taken. `stdout` and `stderr` are the first `output_kib` of each, bytes that are
-    not UTF-8 replaced. `error` says what went wrong on the platform's side, if anything did.
+    not UTF-8 replaced. `error` says what went wrong on the platform's side, if anything did. `files` are those that the
+    program left in the directory `out` of its working directory, and `files_omitted` how many entries of it were not
+    kept, by reason; each is there only when there is any.
     """
 
     exit_code: int | None
@@ -90,14 +151,8 @@ class SessionResult(Wire):
     duration_ms: float = 0.0
     usage: Usage = Usage()
     error: str | None = None
-
-
-def _absent(value: object) -> bool:
-    return value is None
-
-
-def _empty(value: tuple[object, ...]) -> bool:
-    return not value
+    files: tuple[SessionFile, ...] = Field(default=(), exclude_if=_empty)
+    files_omitted: Omissions = Field(default_factory=dict, exclude_if=_empty)
 
 
 GrantedBindings = Annotated[tuple[BindingName, ...], Field(exclude_if=_empty)]
@@ -107,8 +162,8 @@ GrantedBindings = Annotated[tuple[BindingName, ...], Field(exclude_if=_empty)]
 class Session(Wire):
     """The durable record of one run. No field of it can hold a secret.
 
-    `template` and `service_bindings` are there only when the request named any, `kill_reason` only when the session was
-    killed, `result` only once it is terminal, and not in lists.
+    `template`, `source` and `service_bindings` are there only when the request named any, `kill_reason` only when the
+    session was killed, `result` only once it is terminal, and not in lists.
     """
 
     id: SessionId
@@ -117,6 +172,7 @@ class Session(Wire):
     phase: Phase
     language: Language
     template: TemplateName | None = Field(default=None, exclude_if=_absent)
+    source: Source | None = Field(default=None, exclude_if=_absent)
     limits: SessionLimits
     egress: EgressPolicy
     service_bindings: GrantedBindings = ()

@@ -13,6 +13,7 @@ from enclave.contracts.policy import (
     RequestedLimits,
     SessionLimits,
 )
+from enclave.contracts.sessions import CreateSessionRequest
 from enclave.contracts.wire import wire_name
 from enclave.core.rule import parse_rule
 
@@ -114,11 +115,15 @@ def check_template(name: str, language: Language, offered: Mapping[str, Language
     raise InvalidRequest("no such template", errors=(FieldProblem(field="template", message=message),))
 
 
-def required(language: Language, egress: EgressPolicy, *, binds: bool = False) -> frozenset[Guarantee]:
-    """What a backend must enforce to take a session; `binds` is whether it was granted a service binding."""
-    allowlist = {Guarantee.EGRESS_ALLOWLIST} if egress.mode is EgressMode.ALLOWLIST else set[Guarantee]()
-    bindings = {Guarantee.SERVICE_BINDINGS} if binds else set[Guarantee]()
-    return _ALWAYS | {_LANGUAGES[language]} | allowlist | bindings
+def required(request: CreateSessionRequest) -> frozenset[Guarantee]:
+    """What must be enforced for a session to be taken."""
+    asked = {
+        Guarantee.EGRESS_ALLOWLIST: request.egress.mode is EgressMode.ALLOWLIST,
+        Guarantee.SERVICE_BINDINGS: bool(request.service_bindings),
+        Guarantee.FILES: bool(request.files),
+        Guarantee.GIT_SOURCE: request.source is not None,
+    }
+    return _ALWAYS | {_LANGUAGES[request.language]} | {guarantee for guarantee, needed in asked.items() if needed}
 
 
 def require(needed: frozenset[Guarantee], given: frozenset[Guarantee]) -> None:

@@ -1,13 +1,15 @@
 """The life of a session: one table of moves, and the one door through which a session moves."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, TypedDict
 
 from enclave.contracts.audit import (
     AuditEvent,
+    CloneCompleted,
+    CloneStarted,
     ResultCollected,
     SandboxStarted,
     SessionCreated,
@@ -16,7 +18,10 @@ from enclave.contracts.audit import (
     WorkloadExited,
 )
 from enclave.contracts.errors import Conflict
+from enclave.contracts.files import SessionFile
 from enclave.contracts.sessions import KillReason, Phase, Session, SessionResult
+from enclave.core.files import digest
+from enclave.core.grant import Grant
 
 TRANSITIONS: Final[Mapping[Phase, frozenset[Phase]]] = {
     Phase.PENDING: frozenset({Phase.RUNNING, Phase.FAILED, Phase.TORN_DOWN}),
@@ -39,6 +44,20 @@ class Change:
     before: Phase | None
     session: Session
     events: tuple[AuditEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a session runs, the files that are put beside it, and what it was granted.
+
+    Without code it is the entry point of its source. `bindings` are for the session's broker; `fetching` is for who
+    fetches the source, and for nobody else.
+    """
+
+    code: str | None
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    bindings: tuple[Grant, ...] = ()
+    fetching: Grant | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +94,9 @@ class TornDown:
 Outcome = Started | Finished | Lost | TornDown
 
 
-def created(session: Session, code: str) -> Change:
-    """The change that brings a session into being."""
-    source = code.encode()
+def created(session: Session, code: str | None, files: Sequence[SessionFile] = ()) -> Change:
+    """The change that brings a session into being; without code its program is its source's entry point."""
+    source = (code or "").encode()
     event = SessionCreated(
         ts=session.created_at,
         org_id=session.org_id,
@@ -90,6 +109,7 @@ def created(session: Session, code: str) -> Change:
         service_bindings=session.service_bindings,
         code_bytes=len(source),
         code_sha256=hashlib.sha256(source).hexdigest(),
+        files=digest(files),
     )
     return Change(None, session, (event,))
 
@@ -131,8 +151,9 @@ def _carried(session: Session, outcome: Outcome, at: datetime) -> dict[str, obje
 
 
 def noted(session: Session, event: AuditEvent) -> Change:
-    """The change that adds to the trail of a running session, and moves nothing; raises Conflict if it is not."""
-    if session.phase is not Phase.RUNNING:
+    """The change that adds to the trail and moves nothing: of a clone while the session is pending, of what its program
+    attempts while that runs. Raises Conflict in any other phase."""
+    if session.phase is not (Phase.PENDING if isinstance(event, CloneStarted | CloneCompleted) else Phase.RUNNING):
         raise Conflict(f"nothing is noted of a session that is {session.phase}")
     return Change(session.phase, session, (event,))
 
@@ -173,5 +194,6 @@ def _ending(stamp: _Stamp, moved: Session, outcome: Finished) -> tuple[AuditEven
         stderr_bytes=len(result.stderr.encode()),
         result_bytes=len(value) if value is not None else 0,
         result_sha256=hashlib.sha256(value).hexdigest() if value is not None else None,
+        files=digest(result.files),
     )
     return (exited, collected)

@@ -64,14 +64,46 @@ function isModule(code) {
   }
 }
 
-function become(code, environment) {
-  for (const name of Object.keys(process.env)) delete process.env[name];
-  Object.assign(process.env, environment);
-  Object.defineProperty(globalThis, 'enclave', { value: Object.freeze({ result }), enumerable: false });
+// Throws, with a message for standard error, if they cannot all be put in place.
+function unpack(files, contents) {
+  let done = 0;
+  for (const [name, size] of files) {
+    const place = path.join('/work', name);
+    fs.mkdirSync(path.dirname(place), { recursive: true });
+    fs.writeFileSync(place, contents.subarray(done, done + size), { flag: 'wx' });
+    done += size;
+  }
+}
+
+function refuse(error) {
+  fs.writeSync(2, `the files cannot be put in place: ${error.code}\n`);
+  process.exit(1);
+}
+
+function placed(code) {
   const file = isModule(code) ? '/work/main.mjs' : '/work/main.js';
   fs.writeFileSync(file, code);
+  return file;
+}
+
+function become({ code, entrypoint, env }) {
+  for (const name of Object.keys(process.env)) delete process.env[name];
+  Object.assign(process.env, env);
+  Object.defineProperty(globalThis, 'enclave', { value: Object.freeze({ result }), enumerable: false });
+  const file = code === null ? path.join('/work/src', entrypoint) : placed(code);
   process.argv = [process.argv[0], file];
   Module.runMain(path.resolve(file));
+}
+
+function takeIn(payload) {
+  const end = payload.indexOf('\n') + 1;
+  const taken = JSON.parse(payload.toString('utf8', 0, end));
+  try {
+    unpack(taken.files || [], payload.subarray(end));
+  } catch (error) {
+    refuse(error);
+  }
+  return taken;
 }
 
 function waitAndBecome() {
@@ -79,13 +111,13 @@ function waitAndBecome() {
   fs.closeSync(STATUS);
   const header = readExactly(GO, 8, null);
   if (header === null) process.exit(0);
-  const payload = JSON.parse(readExactly(PAYLOAD, Number(header.readBigUInt64LE()), 0).toString('utf8'));
+  const taken = takeIn(readExactly(PAYLOAD, Number(header.readBigUInt64LE()), 0));
   fs.closeSync(GO);
   fs.closeSync(PAYLOAD);
-  become(payload.code, payload.env);
+  become(taken);
 }
 
-function refuse(error) {
+function giveUp(error) {
   fs.writeSync(STATUS, `E${error.message}`);
   process.exit(1);
 }
@@ -96,5 +128,5 @@ if (modules.length === 0) {
   waitAndBecome();
 } else {
   // A program begins as the main one does, not amid the jobs of a promise, which run in another order.
-  preload(modules).then(() => setImmediate(waitAndBecome), refuse);
+  preload(modules).then(() => setImmediate(waitAndBecome), giveUp);
 }

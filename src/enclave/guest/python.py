@@ -21,7 +21,11 @@ from typing import Any, Final, NoReturn
 GO: Final = 3
 """Where eight bytes, the payload's length (little-endian), arrive when there is a program to run."""
 PAYLOAD: Final = 4
-"""The memory file that then holds it: JSON with `code` and `env`."""
+"""The memory file that then holds it: a line of JSON with `code`, `env`, whether there is a `source`, and its
+`entrypoint`, and if there are any, `files` as pairs of a path and a size, whose contents follow the line.
+
+Without code (null) the program is the entry point, a path in the source.
+"""
 RESULT: Final = 5
 """Where values go: a length of four bytes (little-endian), then that much JSON."""
 STATUS: Final = 6
@@ -33,21 +37,26 @@ EXITED: Final = b"X"
 MAX_RESULT_BYTES: Final = 1024 * 1024
 HOME: Final = "/work"
 FILE: Final = "/work/main.py"
+SOURCE: Final = "/work/src"
+"""Where a session's source is."""
 
 
 def wait_and_become() -> NoReturn:
     """Get ready, say so, wait for a program and become it; leave quietly if none will come."""
     main = _prepare()
-    _rehearse()
+    _rehearse(main)
     os.write(STATUS, READY)
     header = os.read(GO, 8)
     if len(header) < 8:
         os._exit(0)
-    payload = os.pread(PAYLOAD, int.from_bytes(header, "little"), 0)
+    taken, contents = _split(os.pread(PAYLOAD, int.from_bytes(header, "little"), 0))
     os.close(GO)
     os.close(PAYLOAD)
     guest = os.getpid()
-    _finish(_execute(_take_in(payload), main), reports=os.getpid() == guest)
+    # Without one of its files the program must not run.
+    placed = _place(taken.get("files", []), contents)
+    del contents
+    _finish(_execute(_take_in(taken, main), main) if placed else 1, reports=os.getpid() == guest)
 
 
 def _prepare() -> types.ModuleType:
@@ -62,15 +71,52 @@ def _prepare() -> types.ModuleType:
     return _main_module()
 
 
-def _take_in(payload: bytes) -> str:
-    """Take over the environment in a payload, and put its program where it will say that it is."""
-    taken = json.loads(payload)
+def _split(payload: bytes) -> tuple[dict[str, Any], memoryview]:
+    """The two parts of a payload: what its line says, and what follows that."""
+    end = payload.index(b"\n") + 1
+    return json.loads(payload[:end]), memoryview(payload)[end:]
+
+
+def _place(files: list[tuple[str, int]], contents: memoryview) -> bool:
+    """Put files where they belong; False if one cannot be: standard error says why."""
+    try:
+        _unpack(files, contents)
+    except OSError as error:
+        reason = error.strerror
+        _quietly(lambda: print(f"the files cannot be put in place: {reason}", file=sys.stderr))
+        return False
+    return True
+
+
+def _take_in(taken: dict[str, Any], main: types.ModuleType) -> str | None:
+    """Take over the environment, and put the program where it will say that it is; None if it is there."""
     os.environ.clear()
     os.environ.update(taken["env"])
+    if (code := taken["code"]) is None:
+        _enter_at(f"{SOURCE}/{taken['entrypoint']}", main)
+        return None
+    if taken.get("source"):
+        sys.path.insert(1, SOURCE)
     with open(FILE, "w", encoding="utf-8", errors="surrogatepass") as file:
-        file.write(taken["code"])
-    code: str = taken["code"]
-    return code
+        file.write(code)
+    return str(code)
+
+
+def _enter_at(file: str, main: types.ModuleType) -> None:
+    # As `python FILE` does: its directory is where it imports from.
+    sys.path[0] = os.path.dirname(os.path.realpath(file))
+    sys.argv[:] = [file]
+    sys.orig_argv[1:] = [file]
+    vars(main)["__file__"] = file
+
+
+def _unpack(files: list[tuple[str, int]], contents: memoryview) -> None:
+    for path, size in files:
+        place = os.path.join(HOME, path)
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        with open(place, "xb", buffering=0) as file:
+            _write_all(file.fileno(), contents[:size])
+        contents = contents[size:]
 
 
 def _fresh_signals() -> None:
@@ -116,21 +162,28 @@ def _result_writer() -> Callable[[Any], None]:
     return result
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def _write_all(fd: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
 
 
-def _execute(code: str, main: types.ModuleType) -> int:
+def _execute(code: str | None, main: types.ModuleType) -> int:
+    file = vars(main)["__file__"]
     try:
-        exec(compile(code, FILE, "exec", dont_inherit=True), vars(main))  # noqa: S102  this is what we are for
+        text = _read(file) if code is None else code
+        exec(compile(text, file, "exec", dont_inherit=True), vars(main))  # noqa: S102  this is what we are for
     except SystemExit as leaving:
         return _exit_code(leaving.code)
     except BaseException as error:  # noqa: BLE001  whatever the program raises is reported as the interpreter would
         _report(error)
         return 130 if isinstance(error, KeyboardInterrupt) else 1
     return 0
+
+
+def _read(file: str) -> bytes:
+    with open(file, "rb") as opened:
+        return opened.read()
 
 
 def _exit_code(code: object) -> int:
@@ -166,21 +219,24 @@ def _quietly(step: Callable[[], object]) -> None:
         step()
 
 
-_REHEARSAL: Final = json.dumps(
-    {
-        "code": "import json\nprint(json.dumps({'a': [1, 2.5]}), file=sink)\n",
-        "env": dict.fromkeys(("HOME", "LANG", "PATH", "TMPDIR", "USER", "ENCLAVE_SESSION_ID"), "rehearsal"),
-    }
-).encode()
+_REHEARSAL: Final = (
+    json.dumps(
+        {
+            "code": "import json\nprint(json.dumps({'a': [1, 2.5]}), file=sink)\n",
+            "env": dict.fromkeys(("HOME", "LANG", "PATH", "TMPDIR", "USER", "ENCLAVE_SESSION_ID"), "rehearsal"),
+        }
+    ).encode()
+    + b"\n"
+)
 
 _SETTLED: Final = 32
 
 
-def _rehearse() -> None:
+def _rehearse(main: types.ModuleType) -> None:
     # Touch the pages that running a program touches, so that they are this process's own before anyone waits for it.
     with open(os.devnull, "w", encoding="utf-8") as sink:
         scene = {"__name__": "rehearsal", "sink": sink}
-        exec(compile(_take_in(_REHEARSAL), "rehearsal", "exec"), scene)  # noqa: S102  our own text
+        exec(compile(str(_take_in(_split(_REHEARSAL)[0], main)), "rehearsal", "exec"), scene)  # noqa: S102  our own text
 
 
 def rehearse_ahead() -> None:

@@ -67,6 +67,15 @@ class ServiceBindings:
             raise InvalidRequest("a service binding cannot be granted", errors=tuple(problems))
         return tuple(found[name] for name in names)
 
+    async def fetching(self, principal: Principal, name: str) -> Grant:
+        """What the source of a session that asks for this is fetched with. Raises InvalidRequest if there is none."""
+        found = await self._bindings.grants(principal.org_id, (name,))
+        if name not in found:
+            message = f"no such binding: {name}; {await self._offered(principal)}"
+            problem = FieldProblem(field="source.git.binding", message=message)
+            raise InvalidRequest("a service binding cannot be granted", errors=(problem,))
+        return found[name]
+
     async def _offered(self, principal: Principal) -> str:
         found = await self._bindings.find(principal.org_id, limit=_OFFERED + 1)
         names = [binding.name for binding in found[:_OFFERED]] + ["…"] * (len(found) > _OFFERED)

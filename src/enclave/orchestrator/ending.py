@@ -7,10 +7,11 @@ from typing import Final, Literal
 from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
 
-from enclave.backends.base import Exit
+from enclave.backends.base import Collected, Exit
 from enclave.contracts.audit import SessionFailed
 from enclave.contracts.sessions import MAX_RESULT_BYTES, Session, SessionResult
 from enclave.core.session import Finished, Lost
+from enclave.core.weight import weight
 
 MAX_DEPTH: Final = 100
 """How deep a value may be nested; parsers, those of our clients among them, refuse 200 with what is around it."""
@@ -32,13 +33,16 @@ class Printed:
 class Loss:
     """Why the platform could not run a session to its end."""
 
-    reason: Literal["launch_failed", "sandbox_lost", "platform_restart"]
+    reason: Literal["launch_failed", "sandbox_lost", "platform_restart", "clone_failed"]
     detail: str
 
 
-def finished(end: Exit, printed: Printed) -> Finished:
+_NOTHING: Final = Collected()
+
+
+def finished(end: Exit, printed: Printed, left: Collected = _NOTHING) -> Finished:
     """The outcome of a program that ended."""
-    result = _result(end, printed)
+    result = _result(end, printed).model_copy(update={"files": left.files, "files_omitted": dict(left.omitted)})
     return Finished(result, end.kill_reason, end.value if result.result_error is None else None)
 
 
@@ -92,7 +96,7 @@ def _value(end: Exit) -> tuple[JsonValue, str | None]:
 
 
 def _parsed(raw: bytes) -> tuple[JsonValue, str | None]:
-    if _weight(raw) > MAX_WEIGHT:
+    if weight(raw, MAX_WEIGHT) > MAX_WEIGHT:
         return None, f"the value has more than {MAX_WEIGHT} elements"
     try:
         value: JsonValue = from_json(raw, allow_inf_nan=False, cache_strings="keys")
@@ -101,13 +105,6 @@ def _parsed(raw: bytes) -> tuple[JsonValue, str | None]:
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         return None, f"the value is nested deeper than {MAX_DEPTH}"
     return value, None
-
-
-def _weight(raw: bytes) -> int:
-    if raw.count(b",") + 4 * (raw.count(b"[") + raw.count(b"{")) > MAX_WEIGHT:
-        # What stands in strings is no element.
-        raw = b"".join(raw.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
-    return raw.count(b",") + 4 * (raw.count(b"[") + raw.count(b"{"))
 
 
 def _depth(value: JsonValue) -> int:

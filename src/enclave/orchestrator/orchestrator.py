@@ -5,6 +5,8 @@ Every lookup goes through the principal's org, so that another org's session and
 
 import asyncio
 import re
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -13,50 +15,67 @@ from enclave.contracts.audit import AuditEvent
 from enclave.contracts.errors import (
     Conflict,
     FieldProblem,
+    NoSuchFile,
     NotFound,
     PolicyUnenforceable,
     QuotaExceeded,
     Unavailable,
 )
+from enclave.contracts.files import SessionFile
 from enclave.contracts.identity import Principal
 from enclave.contracts.operations import (
     CREATE_SESSION,
     GET_AUDIT,
+    GET_FILE,
     GET_RESULT,
     GET_SESSION,
     LIST_SESSIONS,
     STREAM_SESSION,
     TEARDOWN_SESSION,
 )
+from enclave.contracts.policy import Guarantee
 from enclave.contracts.sessions import CreateSessionRequest, Phase, Session, SessionResult
 from enclave.contracts.wire import Page
 from enclave.core.access import authorize
+from enclave.core.files import check_files, contents
 from enclave.core.policy import Ceiling, check_egress, check_template, require, required, resolve
-from enclave.core.session import UNSETTLED, TornDown, advance
+from enclave.core.remote import Remote
+from enclave.core.session import UNSETTLED, Program, TornDown, advance
 from enclave.orchestrator.bindings import ServiceBindings
 from enclave.orchestrator.cursor import check_limit, cut, event_cursor, seq_of, session_cursor, session_of
 from enclave.orchestrator.ending import Loss, Printed, cut_short, lost
 from enclave.orchestrator.identifier import session_ids
-from enclave.orchestrator.record import PLATFORM, Ports
+from enclave.orchestrator.record import PLATFORM, Ports, Record
 from enclave.orchestrator.run import Run, Stop
 from enclave.orchestrator.stream import Follower, Stream, parse_place, told
-from enclave.store.base import Filter
+from enclave.store.base import Content, Filter, Kept
 
-__all__ = ["Filter", "Orchestrator", "Ports", "ServiceBindings"]
+__all__ = ["Bounds", "Content", "Filter", "Orchestrator", "Ports", "ServiceBindings"]
 
 _ID: Final = re.compile(r"ses_[0-9a-z]{26}\Z")
 _RESTARTED: Final = Loss("platform_restart", "the platform was restarted while the session ran")
 _TRAIL_PART: Final = 1000
 
+DEFAULT_RETENTION: Final = timedelta(days=1)
+"""How long files of a session are kept that is not torn down."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What the operator bounds: each session, how many run at once, and how long files are kept."""
+
+    max_concurrency: int
+    ceiling: Ceiling = field(default_factory=Ceiling)
+    file_retention: timedelta = DEFAULT_RETENTION
+
 
 class Orchestrator:
     """Sessions: created, run, shown, streamed and torn down, on any backend and any store."""
 
-    def __init__(self, ports: Ports, bindings: ServiceBindings, ceiling: Ceiling, max_concurrency: int) -> None:
+    def __init__(self, ports: Ports, bindings: ServiceBindings, bounds: Bounds) -> None:
         self.bindings = bindings
         self._ports = ports
-        self._ceiling = ceiling
-        self._max_concurrency = max_concurrency
+        self._bounds = bounds
         self._ids = session_ids(ports.clock)
         self._runs: dict[str, Run] = {}
         self._replays: WeakValueDictionary[tuple[str, Phase], Stream] = WeakValueDictionary()
@@ -67,12 +86,17 @@ class Orchestrator:
     ) -> Session:
         """Run a program. With a wait, the session as it is when terminal, or as it is after so many seconds."""
         authorize(principal, CREATE_SESSION)
-        grants = await self.bindings.grants(principal, request.service_bindings)
-        session = self._accept(principal, request)
+        record = await self._begin(principal, request)
+        del request  # it may be large, and the wait long
+        return await record.answer(wait_seconds)
+
+    async def _begin(self, principal: Principal, request: CreateSessionRequest) -> Record:
+        program = await self._program(principal, request)
+        session = self._accept(principal, request, program)
         self._admit()
-        run = self._runs[session.id] = Run(self._ports, session, request.code, grants)
+        run = self._runs[session.id] = Run(self._ports, session, program)
         run.task.add_done_callback(lambda _: self._runs.pop(session.id))
-        return await run.record.answer(wait_seconds)
+        return run.record
 
     async def get(self, principal: Principal, session_id: str) -> Session:
         """One session of the principal's org."""
@@ -121,6 +145,18 @@ class Orchestrator:
             raise Unavailable("the end of this session could not be recorded")
         return Follower(await self._replay(session), place)
 
+    async def file(self, principal: Principal, session_id: str, path: str) -> tuple[SessionFile, Content]:
+        """A file that the session's program left. Raises Conflict while it runs, and NoSuchFile."""
+        authorize(principal, GET_FILE)
+        session = await self._find(principal, session_id)
+        if session.phase in UNSETTLED:
+            raise Conflict(f"the session is {session.phase}; its files can be fetched when it is over")
+        files = session.result.files if session.result is not None else ()
+        for place, file in enumerate(files):
+            if file.path == path and session.phase is not Phase.TORN_DOWN:
+                return file, await self._ports.files.read(session_id, place)
+        raise NoSuchFile
+
     async def teardown(self, principal: Principal, session_id: str) -> Session:
         """Stop the session if it runs and reclaim what belongs to it; a session torn down stays as it is."""
         authorize(principal, TEARDOWN_SESSION)
@@ -130,6 +166,8 @@ class Orchestrator:
             session = await self._find(principal, session_id)
         while session.phase is not Phase.TORN_DOWN:
             session = await self._tear_down(principal, session)
+        if session.result is not None and session.result.files:
+            await self._ports.files.remove(session.id)
         return session
 
     async def recover(self) -> None:
@@ -139,6 +177,14 @@ class Orchestrator:
             result = cut_short(Exit(code=None), Printed("", ""), _RESTARTED.detail)
             change = advance(session, lost(session, _RESTARTED, at, result), at=at, actor=PLATFORM)
             await self._ports.store.commit(change)
+        for kept in await self._ports.files.kept():
+            if not await self._tells_of_files(kept):
+                await self._ports.files.remove(kept.session_id)
+
+    async def tick(self) -> None:
+        """Remove files that were kept for long enough. Call it now and then."""
+        for kept in await self._ports.files.kept(self._ports.clock() - self._bounds.file_retention):
+            await self._ports.files.remove(kept.session_id)
 
     async def close(self) -> None:
         """Take no more sessions, and stop those that run: they end as failed, by reason of platform_restart."""
@@ -146,12 +192,30 @@ class Orchestrator:
         runs = tuple(self._runs.values())
         await asyncio.gather(*(run.stop(Stop()) for run in runs), return_exceptions=True)
 
-    def _accept(self, principal: Principal, request: CreateSessionRequest) -> Session:
+    async def _tells_of_files(self, kept: Kept) -> bool:
+        try:
+            session = await self._ports.store.get(kept.org_id, kept.session_id)
+        except NotFound:
+            return False
+        return session.phase is not Phase.TORN_DOWN and session.result is not None and bool(session.result.files)
+
+    async def _program(self, principal: Principal, request: CreateSessionRequest) -> Program:
+        name = request.source and request.source.git.binding
+        return Program(
+            request.code,
+            contents(request.files),
+            await self.bindings.grants(principal, request.service_bindings),
+            await self.bindings.fetching(principal, name) if name else None,
+        )
+
+    def _accept(self, principal: Principal, request: CreateSessionRequest, program: Program) -> Session:
         _check_implemented(request)
         check_egress(request.egress)
-        limits = resolve(request.limits, self._ceiling)
-        needed = required(request.language, request.egress, binds=bool(request.service_bindings))
-        require(needed, self._ports.backend.guarantees)
+        limits = resolve(request.limits, self._bounds.ceiling)
+        check_files(program.files, limits, beside_source=request.source is not None)
+        if request.source is not None:
+            Remote.parse(request.source.git.url)
+        require(required(request), self._guarantees())
         if request.template is not None:
             check_template(request.template, request.language, self._ports.backend.templates())
         return Session(
@@ -161,6 +225,7 @@ class Orchestrator:
             phase=Phase.PENDING,
             language=request.language,
             template=request.template,
+            source=request.source,
             limits=limits,
             egress=request.egress,
             service_bindings=request.service_bindings,
@@ -169,12 +234,16 @@ class Orchestrator:
             created_at=self._ports.clock(),
         )
 
+    def _guarantees(self) -> frozenset[Guarantee]:
+        without = frozenset({Guarantee.GIT_SOURCE}) if self._ports.sources is None else frozenset[Guarantee]()
+        return self._ports.backend.guarantees - without
+
     def _admit(self) -> None:
         if self._closed:
             raise Unavailable("the platform is shutting down", retry_after=1)
         # Runs whose sandbox is reaped behind the answer do not count; only among many is it worth telling them apart.
-        if len(self._runs) >= self._max_concurrency and self._unsettled() >= self._max_concurrency:
-            raise QuotaExceeded(f"{self._max_concurrency} sessions are running; wait and retry", retry_after=1)
+        if len(self._runs) >= self._bounds.max_concurrency and self._unsettled() >= self._bounds.max_concurrency:
+            raise QuotaExceeded(f"{self._bounds.max_concurrency} sessions are running; wait and retry", retry_after=1)
 
     def _unsettled(self) -> int:
         return sum(not run.record.settled for run in self._runs.values())

@@ -13,7 +13,8 @@ from enclave.contracts.errors import InternalError, Unavailable
 from enclave.contracts.sessions import Session
 from enclave.core.session import UNSETTLED, Change, Outcome, advance, noted
 from enclave.orchestrator.stream import Stream
-from enclave.store.base import Store
+from enclave.source.base import SourceFetcher
+from enclave.store.base import FileStore, Store
 
 PLATFORM: Final = "platform"
 """The actor of what no caller asked for."""
@@ -28,6 +29,8 @@ class Ports:
     store: Store
     backend: Backend
     clock: Callable[[], datetime]
+    files: FileStore
+    sources: SourceFetcher | None = None
 
 
 class Record:
@@ -55,7 +58,7 @@ class Record:
         self._commit(advance(self.session, outcome, at=self._ports.clock(), actor=actor))
 
     def note(self, event: AuditEvent) -> None:
-        """Queue an event of the running program to be written."""
+        """Queue an event to be written that leaves the session where it is."""
         self._commit(noted(self.session, event))
 
     async def written(self) -> None:

@@ -9,20 +9,34 @@ import codecs
 import logging
 from dataclasses import dataclass
 
-from enclave.backends.base import Exit, LaunchSpec, Output, Sandbox, SandboxLost, Workload
+from enclave.backends.base import (
+    Collected,
+    Collecting,
+    Exit,
+    LaunchSpec,
+    Mounted,
+    Output,
+    Sandbox,
+    SandboxLost,
+    Workload,
+)
 from enclave.contracts.errors import Unavailable
+from enclave.contracts.files import Omission
 from enclave.contracts.sessions import Session
-from enclave.core.grant import Grant
-from enclave.core.session import Outcome, Started, TornDown, created
+from enclave.core.files import listed
+from enclave.core.session import Outcome, Program, Started, TornDown, created
 from enclave.orchestrator.attempt import event
+from enclave.orchestrator.clone import Clone
 from enclave.orchestrator.ending import Loss, Printed, cut_short, finished, lost
 from enclave.orchestrator.record import PLATFORM, Ports, Record
 from enclave.orchestrator.stream import Channel
+from enclave.source.base import FetchFailed
 
 _log = logging.getLogger(__name__)
 
 _SHUT_DOWN = Loss("platform_restart", "the platform was shut down while the session ran")
 _UNRECORDED = Loss("sandbox_lost", "the session could not be recorded")
+_UNKEPT = Collected(omitted={Omission.NOT_KEPT: 1})
 _BUG = Loss("sandbox_lost", "the platform made a mistake; the server's log has the details")
 
 
@@ -37,26 +51,29 @@ class Stop:
 class Run:
     """One session that is alive."""
 
-    def __init__(self, ports: Ports, session: Session, code: str, grants: tuple[Grant, ...] = ()) -> None:
+    def __init__(self, ports: Ports, session: Session, program: Program) -> None:
         self._ports = ports
-        self._spec = _spec(session, grants)
+        self._clone = Clone(ports.sources, session, ports.clock, program.fetching)
         self._stop: Stop | None = None
         self._sandbox: Sandbox | None = None
         self._decoders: dict[Channel, codecs.IncrementalDecoder] = {}
         self._halt: asyncio.Task[None] | None = None
-        self.record = Record(ports, created(session, code), self._refused)
-        self.task = asyncio.get_running_loop().create_task(self._live(code))
+        self._program: Program | None = program
+        self._kept = False
+        self.record = Record(ports, created(session, program.code, listed(program.files)), self._refused)
+        self.task = asyncio.get_running_loop().create_task(self._live())
 
     async def stop(self, wish: Stop) -> None:
         """Stop the program if it still runs; returns when nothing of the session is left to do."""
         self._stop = self._stop or wish
+        self._clone.cancel()
         if self._sandbox is not None:
             await self._sandbox.teardown()
         await asyncio.wait((self.task,))
 
-    async def _live(self, code: str) -> None:
+    async def _live(self) -> None:
         try:
-            await self._conclude(await self._outcome(code))
+            await self._conclude(await self._outcome())
         except Exception as error:  # noqa: BLE001  whatever happened, the session must end
             _log.error("session %s: %r", self.record.session.id, error, exc_info=error)
         if not self.record.settled:
@@ -66,28 +83,37 @@ class Run:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         await self._reclaim()
+        await self._discard()
 
     async def _conclude(self, outcome: Outcome) -> None:
         torn_down_by = self._stop.actor if self._stop is not None and isinstance(outcome, TornDown) else None
         self.record.advance(outcome, torn_down_by or PLATFORM)
         await self.record.written()
 
-    async def _outcome(self, code: str) -> Outcome:
+    async def _outcome(self) -> Outcome:
         try:
-            workload = await self._launch(code)
+            await self._clone.make(self.record.note)
+            workload = await self._launch()
+        except FetchFailed as error:
+            return self._cut(Loss("clone_failed", f"the source could not be fetched: {error.detail}"))
         except Unavailable as error:
             return self._cut(Loss("launch_failed", error.detail))
         if workload is None:
             return self._cut(_SHUT_DOWN)
         self.record.advance(Started(self._ports.backend.name))
         try:
-            return self._ended(await self._collect(workload))
+            end = await self._collect(workload)
+            return self._ended(end, await self._keep(end))
         except SandboxLost as error:
             return self._cut(Loss("sandbox_lost", str(error) or "the sandbox vanished"))
 
-    async def _launch(self, code: str) -> Workload | None:
-        self._sandbox = await self._ports.backend.launch(self._spec)
-        return await self._sandbox.run(code) if self._stop is None else None
+    async def _launch(self) -> Workload | None:
+        # Nobody here holds a program, with all its files and grants, for as long as it runs.
+        program, self._program = self._program, None
+        if program is None or self._stop is not None:
+            return None
+        self._sandbox = await self._ports.backend.launch(_spec(self.record.session, program, self._clone.mounted))
+        return await self._sandbox.run(program.code) if self._stop is None else None
 
     async def _collect(self, workload: Workload) -> Exit:
         async for told in workload.output():
@@ -99,6 +125,18 @@ class Run:
             self._print(channel, b"", final=True)
         return await workload.wait()
 
+    async def _keep(self, end: Exit) -> Collected:
+        """Keep what the program left, if it left anything and was not stopped; whatever happens, its end stands."""
+        sandbox = self._sandbox
+        if not (end.left_files and _is_its_own(end) and isinstance(sandbox, Collecting)):
+            return Collected()
+        self._kept = True
+        try:
+            return await self._ports.files.keep(self.record.session, sandbox.collect)
+        except (OSError, SandboxLost) as error:
+            _log.error("session %s: its files are not kept: %r", self.record.session.id, error)
+            return _UNKEPT
+
     def _print(self, channel: Channel, data: bytes, *, final: bool = False) -> None:
         decoder = self._decoders.get(channel)
         if decoder is None:
@@ -106,9 +144,9 @@ class Run:
         if text := decoder.decode(data, final):
             self.record.stream.write(channel, text, self._ports.clock())
 
-    def _ended(self, end: Exit) -> Outcome:
-        if end.code is not None or end.kill_reason is not None:
-            return finished(end, self._printed())
+    def _ended(self, end: Exit, left: Collected) -> Outcome:
+        if _is_its_own(end):
+            return finished(end, self._printed(), left)
         return self._cut(Loss("sandbox_lost", "the sandbox was stopped from outside"), end)
 
     def _cut(self, loss: Loss, end: Exit | None = None) -> Outcome:
@@ -129,6 +167,7 @@ class Run:
 
     def _refused(self) -> None:
         self._stop = self._stop or Stop(loss=_UNRECORDED)
+        self._clone.cancel()
         self._halt = asyncio.get_running_loop().create_task(self._reclaim())
 
     async def _salvage(self) -> None:
@@ -146,17 +185,34 @@ class Run:
         try:
             if self._sandbox is not None:
                 await self._sandbox.teardown()
+            await self._clone.release()
         except Exception as error:  # noqa: BLE001  the session is over; the backend's close tries again
-            _log.error("session %s: its sandbox is not torn down: %r", self.record.session.id, error, exc_info=error)
+            _log.error("session %s: it is not all torn down: %r", self.record.session.id, error, exc_info=error)
+
+    async def _discard(self) -> None:
+        """Remove files that no result tells of, because it could not be written."""
+        shown = self.record.shown
+        if self._kept and (shown is None or shown.result is None or not shown.result.files):
+            try:
+                await self._ports.files.remove(self.record.session.id)
+            except OSError as error:
+                _log.error("session %s: its files are not removed: %r", self.record.session.id, error)
 
 
-def _spec(session: Session, grants: tuple[Grant, ...]) -> LaunchSpec:
+def _is_its_own(end: Exit) -> bool:
+    """Whether a program ended by itself or by a limit, and was not stopped from outside."""
+    return end.code is not None or end.kill_reason is not None
+
+
+def _spec(session: Session, program: Program, source: Mounted | None) -> LaunchSpec:
     return LaunchSpec(
         session_id=session.id,
         language=session.language,
         limits=session.limits,
         egress=session.egress,
         template=session.template,
+        source=source,
         env={"ENCLAVE_SESSION_ID": session.id},
-        bindings=grants,
+        bindings=program.bindings,
+        files=program.files,
     )

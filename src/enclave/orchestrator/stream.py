@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
-from enclave.contracts.audit import Attempted, AuditEvent, SandboxStarted, SessionCreated
+from enclave.contracts.audit import Attempted, AuditEvent, CloneCompleted, CloneStarted, SandboxStarted, SessionCreated
 from enclave.contracts.errors import EnclaveError, FieldProblem, InvalidRequest
 from enclave.contracts.frames import EndFrame, PhaseFrame, StderrFrame, StdoutFrame, StreamFrame
 from enclave.contracts.sessions import Session
@@ -26,8 +26,8 @@ Channel = Literal["stdout", "stderr"]
 MAX_CHUNK: Final = 32 * 1024
 """The most characters of one output frame."""
 
-_OPENING: Final = 4
-"""The frames of session_created and sandbox_started: output may follow them."""
+_BEFORE_THE_END: Final = (SessionCreated, CloneStarted, CloneCompleted, SandboxStarted, Attempted)
+"""The events that output may follow, or lie beside: behind any other there is none. It begins behind SandboxStarted."""
 
 _GRAIN: Final = 1024
 _ORDERED: Final = 4096
@@ -80,6 +80,7 @@ class Stream:
     def __init__(self) -> None:
         self.frames: list[StreamFrame] = []
         self.chunks: list[Chunk] = []
+        self.output_begins_at: int | None = None
         self.output_ends_at: int | None = None
         self.end: EndFrame | None = None
         self.error: EnclaveError | None = None
@@ -104,16 +105,19 @@ class Stream:
     def catch_up(self) -> None:
         """Make frames of what was published: only when someone reads, which for most sessions nobody does."""
         for event, session in self._untold:
-            if self.output_ends_at is None and not isinstance(event, SessionCreated | SandboxStarted | Attempted):
+            if self.output_ends_at is None and not isinstance(event, _BEFORE_THE_END):
                 self.output_ends_at = len(self.frames)
             self._tell(expand(event, session.result))
+            if isinstance(event, SandboxStarted):
+                self.output_begins_at = len(self.frames)
         self._untold.clear()
 
     def has(self, place: "Place") -> bool:
         """Whether a follower can have been at a place; output that a crash took was sent to some and is no more."""
         self.catch_up()
         output = max(place.stdout - self._written["stdout"], place.stderr - self._written["stderr"]) > 0
-        too_early = place.frames < _OPENING and (place.stdout > 0 or place.stderr > 0)
+        begun = self.output_begins_at is not None and place.frames >= self.output_begins_at
+        too_early = not begun and (place.stdout > 0 or place.stderr > 0)
         return place.frames <= len(self.frames) and not too_early and (self.shortened or not output)
 
     def fail(self, error: EnclaveError) -> None:
@@ -210,7 +214,7 @@ class Follower:
         stream = self._stream
         running_until = len(stream.frames) if stream.output_ends_at is None else stream.output_ends_at
         yield from self._log(running_until)
-        if _OPENING <= self._frames <= running_until:
+        if stream.output_begins_at is not None and stream.output_begins_at <= self._frames <= running_until:
             yield from self._output()
         yield from self._log(len(stream.frames))
         if stream.end is not None and not self.over:

@@ -101,12 +101,13 @@ def _form(order: wire.Configure, *, privileged: bool) -> mold.Form:
         masked=isolate.existing(isolate.MASKED),
         keep_proc=not privileged,
         commands={language: tuple(command) or None for language, command in order.commands.items()},
+        sources=order.sources is not None,
     )
 
 
 def _move_in(order: wire.Configure, *, privileged: bool) -> None:
     files = {path: text.encode() for path, text in order.files.items()}
-    plan = root.plan(order.prefixes, files, order.packages, order.links)
+    plan = root.plan(order.prefixes, files, root.Extras(order.packages, order.sources, order.links))
     with template.own_tasks() as tasks:
         root.enter(plan, keep_proc=not privileged)
         if order.preload is not None:

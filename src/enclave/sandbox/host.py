@@ -20,7 +20,7 @@ def start_over_read_only() -> NoReturn:
     An ordinary user becomes root of a user namespace of their own first. Raises OSError.
     """
     if os.geteuid() != 0:
-        _become_root_of_own()
+        become_root_of_own()
     mounts = own_mounts()
     linux.unshare(linux.CLONE_NEWNS)
     linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
@@ -36,7 +36,8 @@ def own_mounts() -> cgroup.Mounts:
         return cgroup.read_mounts(mounts.read(), groups.read())
 
 
-def _become_root_of_own() -> None:
+def become_root_of_own() -> None:
+    """Become root of a new user namespace in which there is no other id. Raises OSError."""
     uid, gid = os.geteuid(), os.getegid()
     linux.unshare(linux.CLONE_NEWUSER)
     for file, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):

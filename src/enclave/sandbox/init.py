@@ -150,5 +150,6 @@ def _await(guest: int) -> NoReturn:
         if pid == guest:
             os.write(python.STATUS, python.EXITED + status.to_bytes(4, "little"))
             break
+    # To be killed for it, and not to end: what it keeps must be there for as long as it takes to fetch it.
     while True:
-        signal.pause()  # until it is killed: what it keeps may still be wanted
+        signal.pause()

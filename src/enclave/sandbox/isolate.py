@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from enclave.sandbox import landlock, linux, seccomp
+from enclave.guest import python
+from enclave.sandbox import landlock, linux, root, seccomp
 
 INSIDE_ID: Final = 1000
 HOME: Final = "/work"
@@ -72,7 +73,10 @@ RLIMITS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Walls:
-    """How one sandbox is closed off. `uid` None keeps the launcher's own id, the only one an ordinary user has."""
+    """How one sandbox is closed off. `uid` None keeps the launcher's own id, the only one an ordinary user has.
+
+    `sources` says whether the launcher's root has the sources of all sessions, `source` which of them is its own.
+    """
 
     uid: int | None
     disk_bytes: int
@@ -80,6 +84,8 @@ class Walls:
     filter: bytes
     masked: tuple[str, ...]
     keep_proc: bool
+    sources: bool = False
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +142,12 @@ def _mount(walls: Walls) -> None:
     os.mkdir(f"{_TMP}/.work", 0o755)
     os.chown(f"{_TMP}/.work", walls.uid or 0, walls.uid or 0)
     linux.mount(f"{_TMP}/.work", HOME, None, linux.MS_BIND)
+    if walls.source is not None:
+        os.mkdir(python.SOURCE)
+        # A bind has the flags of the mount it is made from: read-only, no devices, no set-user-ID.
+        linux.mount(f"{root.SOURCES}/{walls.source}", python.SOURCE, None, linux.MS_BIND)
+    if walls.sources:
+        linux.umount(root.SOURCES)
     os.chdir(HOME)
 
 

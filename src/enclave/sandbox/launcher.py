@@ -196,9 +196,9 @@ class Launcher:
     def _claim(self, order: wire.Run) -> Slot:
         pool = self._pools[order.language]
         shape = pool.shape
-        if order.disk_bytes == shape.disk_bytes and (ready := pool.take(time.monotonic())) is not None:
+        asked = Shape(shape.language, order.disk_bytes, shape.bounds, order.source)
+        if asked == shape and (ready := pool.take(time.monotonic())) is not None:
             return ready
-        asked = Shape(shape.language, order.disk_bytes, shape.bounds)
         return self._build(asked)
 
     def _stop(self, session: int, reason: str | None) -> None:

@@ -1,7 +1,7 @@
 """The system calls that Python does not offer, with the constants they need.
 
 Numbers and flags are those of the kernel's uapi headers (linux/sched.h, linux/mount.h, linux/prctl.h,
-linux/capability.h); each function is named for its manual page in section 2. All raise OSError.
+linux/capability.h, linux/openat2.h); each function is named for its manual page in section 2. All raise OSError.
 """
 
 import ctypes
@@ -48,6 +48,10 @@ _PROT_READ_EXEC: Final = 1 | 4
 _MAP_PRIVATE_ANONYMOUS: Final = 0x02 | 0x20
 _RSEQ_FLAG_UNREGISTER: Final = 1
 _RSEQ_SIGNATURE: Final = 0x53053053  # of x86 (sys/rseq.h of glibc)
+RESOLVE_NO_XDEV: Final = 1
+RESOLVE_NO_MAGICLINKS: Final = 2
+RESOLVE_NO_SYMLINKS: Final = 4
+RESOLVE_BENEATH: Final = 8
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_DUMPABLE: Final = 4
@@ -63,6 +67,7 @@ _SYS_OPEN_TREE: Final = 428
 _SYS_MOVE_MOUNT: Final = 429
 _SYS_PIDFD_OPEN: Final = 434
 _SYS_CLOSE_RANGE: Final = 436
+_SYS_OPENAT2: Final = 437
 _SYS_PIDFD_GETFD: Final = 438
 _SYS_MOUNT_SETATTR: Final = 442
 _SYS_RSEQ: Final = {"x86_64": 334, "aarch64": 293}
@@ -159,6 +164,13 @@ def prctl(option: int, value: int | bytes = 0, third: int = 0) -> None:
     """Change a property of the calling process."""
     argument = value if isinstance(value, bytes) else ctypes.c_ulong(value)
     check(_libc.prctl(option, argument, ctypes.c_ulong(third), 0, 0), f"prctl {option}")
+
+
+def openat2(directory: int, name: str, flags: int, resolve: int) -> int:
+    """A descriptor of what has this name in a directory, and is reached as `resolve` allows."""
+    how = (ctypes.c_uint64 * 3)(flags, 0, resolve)
+    place = os.fsencode(name)
+    return syscall(_SYS_OPENAT2, directory, place, ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how)))
 
 
 def pidfd_open(pid: int) -> int:

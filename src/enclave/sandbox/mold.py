@@ -17,7 +17,8 @@ from typing import Final, NoReturn
 from enclave.guest import python
 from enclave.sandbox import init, isolate, linux, vigil
 
-_ORDER: Final = struct.Struct("=qqB32p")
+_ORDER: Final = struct.Struct("=qqB32p256p")
+_MOST_SOURCE_BYTES: Final = 255
 _ANSWER: Final = struct.Struct("=i")
 _ENDS: Final = len(fields(init.Ends))
 _MOST_ENTRANCES: Final = 4
@@ -32,6 +33,7 @@ class Form:
     masked: tuple[str, ...]
     keep_proc: bool
     commands: Mapping[str, tuple[str, ...] | None]
+    sources: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Cast:
     uid: int | None
     disk_bytes: int
     language: str
+    source: str | None = None
 
 
 class Mold:
@@ -59,7 +62,10 @@ class Mold:
         Raises OSError.
         """
         uid = -1 if cast.uid is None else cast.uid
-        order = _ORDER.pack(uid, cast.disk_bytes, len(entrances), cast.language.encode())
+        source = (cast.source or "").encode()
+        if len(source) > _MOST_SOURCE_BYTES:
+            raise OSError(errno.ENAMETOOLONG, "a source is at too long a path")
+        order = _ORDER.pack(uid, cast.disk_bytes, len(entrances), cast.language.encode(), source)
         socket.send_fds(self._orders, [order], [*ends.in_place(), *entrances])
         answer = self._orders.recv(_ANSWER.size)
         if not answer:
@@ -123,7 +129,7 @@ def _fork_one(orders: socket.socket, form: Form) -> bool:
 
 
 def _fork(order: bytes, fds: Sequence[int], form: Form) -> int:
-    uid, disk_bytes, entrances, language = _ORDER.unpack(order)
+    uid, disk_bytes, entrances, language, source = _ORDER.unpack(order)
     if len(fds) != _ENDS + entrances:
         raise OSError(errno.EMFILE, "the descriptors did not all arrive")
     walls = isolate.Walls(
@@ -133,6 +139,8 @@ def _fork(order: bytes, fds: Sequence[int], form: Form) -> int:
         filter=form.filter,
         masked=form.masked,
         keep_proc=form.keep_proc,
+        sources=form.sources,
+        source=source.decode() or None,
     )
     inside, command = init.Ends(*fds[:_ENDS]), form.commands[language.decode()]
     # A process that unshares its PID namespace makes its next child the first one in it; going back to the own

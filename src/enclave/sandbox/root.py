@@ -7,7 +7,7 @@ Every source is taken hold of before the first mount hides anything.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from enclave.sandbox import linux, template
@@ -15,6 +15,9 @@ from enclave.sandbox import linux, template
 _READ_ONLY: Final = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
 _DEVICE: Final = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NOEXEC
 _STAGE: Final = "/tmp"  # noqa: S108  hidden by our own mount, in our own namespace
+
+SOURCES: Final = "/.sources"
+"""Where the sources of all sessions are in the launcher's root; each sandbox takes its own and detaches the rest."""
 
 DEVICES: Final = ("null", "zero", "full", "random", "urandom")
 _RUNTIME: Final = ("bin", "include", "sbin", "lib", "lib32", "lib64", "libexec", "share")
@@ -51,7 +54,20 @@ COPIED: Final = ("ld.so.cache", "ssl/certs/ca-certificates.crt", "ssl/openssl.cn
 """Host files of /etc that hold only public facts and that programs need as they are."""
 
 
-_NONE: Final[Mapping[str, str]] = {}
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What a launcher's root has beside the runtime.
+
+    `packages` is the directory of a template's packages, `sources` that of the sessions' sources, `links` are more
+    links by their absolute path.
+    """
+
+    packages: str | None = None
+    sources: str | None = None
+    links: Mapping[str, str] = field(default_factory=dict)
+
+
+_NOTHING: Final = Extras()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,27 +94,20 @@ class Plan:
     files: Mapping[str, bytes]
 
 
-def plan(
-    prefixes: Sequence[str],
-    files: Mapping[str, bytes],
-    packages: str | None = None,
-    links: Mapping[str, str] = _NONE,
-) -> Plan:
-    """The root for interpreters installed under `prefixes`, with extra `files` and `links` by their absolute path.
-
-    `packages` is the directory of a template's packages.
-    """
+def plan(prefixes: Sequence[str], files: Mapping[str, bytes], extras: Extras = _NOTHING) -> Plan:
+    """The root for interpreters installed under `prefixes`, with extra `files` by their absolute path."""
     usr = [f"/usr/{name}" for name in _RUNTIME]
     own = [prefix for prefix in prefixes if not _covered(prefix)]
     plain = [f"/{name}" for name in _MERGED if os.path.isdir(f"/{name}") and not os.path.islink(f"/{name}")]
     binds = tuple(Bind(path) for path in [*usr, *own, *plain] if os.path.isdir(path))
-    extra = () if packages is None else (Bind(packages, elsewhere=template.PLACE),)
+    taken = ((extras.packages, template.PLACE), (extras.sources, SOURCES))
+    extra = tuple(Bind(path, elsewhere=place) for path, place in taken if path is not None)
     merged = {f"/{name}": os.readlink(f"/{name}") for name in _MERGED if os.path.islink(f"/{name}")}
     etc = {f"/etc/{name}": text.encode() for name, text in ETC.items()}
     copied = {f"/etc/{name}": data for name in COPIED if (data := _read(f"/etc/{name}")) is not None}
     return Plan(
         binds=binds + extra + tuple(Bind(f"/dev/{name}", device=True) for name in DEVICES),
-        links={**merged, **_LINKS, **_alternatives(), **links},
+        links={**merged, **_LINKS, **_alternatives(), **extras.links},
         directories=("/proc", "/work", "/tmp", "/dev", "/sys"),  # noqa: S108
         files={**etc, **copied, **files},
     )

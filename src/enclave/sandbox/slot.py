@@ -18,11 +18,15 @@ UID_RANGES: Final = 0xFF
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What has to be known before a sandbox is built."""
+    """What has to be known before a sandbox is built.
+
+    `source` is the place of its source among the sources, None for a sandbox without.
+    """
 
     language: str
     disk_bytes: int
     bounds: cgroup.Bounds
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,7 @@ def _fork(site: Site, shape: Shape, number: int, group: cgroup.Group) -> Slot:
     uid = site.first_uid + number % UID_RANGE if site.privileged else None
     for stream in (ends.stdout, ends.stderr):
         os.fchown(stream, -1 if uid is None else uid, -1)  # so that /dev/stdout can be opened inside
-    cast = mold.Cast(uid, shape.disk_bytes, shape.language)
+    cast = mold.Cast(uid, shape.disk_bytes, shape.language, shape.source)
     try:
         pid = site.mold.fork(cast, ends, entrances)
     except OSError:

@@ -24,7 +24,7 @@ class Configure:
     `files` and `links` what their sandboxes find beside the runtime, `warm` the least and the most sandboxes of each
     language to keep ready, `uids` which range of host user ids they take, another one for each launcher that lives.
     `packages` is the directory of a template's, if it is for one, and `preload` what the launcher itself imports of
-    them; it has no way to them if that is None.
+    them; it has no way to them if that is None. `sources` is the directory that the sources of sessions are in.
     """
 
     instance: str
@@ -40,6 +40,7 @@ class Configure:
     packages: str | None = None
     preload: Sequence[str] | None = None
     links: Mapping[str, str] = field(default_factory=dict)
+    sources: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,8 @@ class Run:
 
     With a `door` a listening socket in its network goes with its openings, for connections that are carried.
 
-    `id` is a number that means nothing outside: the launcher knows no more of a session than it has to.
+    `id` is a number that means nothing outside: the launcher knows no more of a session than it has to. So is the name
+    in `source`, the place of the session's source below `sources`.
     """
 
     id: int
@@ -60,6 +62,7 @@ class Run:
     wall_seconds: float
     cpu_seconds: float
     door: bool = False
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

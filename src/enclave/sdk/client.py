@@ -2,15 +2,18 @@
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
+from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
 
 from enclave.contracts.audit import AuditEvent
+from enclave.contracts.files import SessionFile
 from enclave.contracts.frames import StreamFrame
 from enclave.contracts.sessions import CreateSessionRequest, Health, Phase, Session, SessionResult
 from enclave.contracts.wire import Page
 from enclave.sdk.bindings import AsyncBindings, Bindings
 from enclave.sdk.credential import resolve
+from enclave.sdk.download import written
 from enclave.sdk.flow import PAGE_SIZE, RETRY_SECONDS, Api, Wanted, result_of
 from enclave.sdk.request import Terms, request_of
 from enclave.sdk.step import Flow
@@ -49,9 +52,12 @@ class Enclave:
         return self._api.site
 
     def run(
-        self, code: str | CreateSessionRequest, *, wait: float | None = None, **terms: Unpack[Terms]
+        self, code: str | CreateSessionRequest | None = None, *, wait: float | None = None, **terms: Unpack[Terms]
     ) -> "SessionHandle":
-        """Start a program and return at once, or, with `wait`, when it is over or that many seconds have passed."""
+        """Start a program and return at once, or, with `wait`, when it is over or that many seconds have passed.
+
+        Without code it is the entry point of a `source`.
+        """
         session = self._driver.run(self._api.create(request_of(code, terms), wait))
         return SessionHandle(self._api, self._driver, session)
 
@@ -80,6 +86,13 @@ class Enclave:
     def result(self, session_id: str) -> SessionResult:
         """The result of a session that is over. Raises Conflict while it is not."""
         return self._driver.run(self._api.result(session_id))
+
+    def download(self, session_id: str, path: str, *, to: str | Path | None = None) -> bytes:
+        """The content of a file that the session's program left in `out`; with `to`, also written to that file.
+
+        Raises Conflict while the session is not over, and NoSuchFile.
+        """
+        return written(self._driver.run(self._api.download(session_id, path)), to)
 
     def audit(self, session_id: str) -> tuple[AuditEvent, ...]:
         """The session's whole audit trail, oldest first."""
@@ -137,6 +150,17 @@ class SessionHandle:
         """How the program ended, as soon as it has. Raises TimeoutError; the program then goes on."""
         self.session = self._driver.run(self._api.settle(self.session), timeout)
         return result_of(self.session)
+
+    def files(self, timeout: float | None = None) -> tuple[SessionFile, ...]:
+        """What the program left in `out`, as soon as it is over. Raises TimeoutError; the program then goes on."""
+        return (self.result(timeout)).files
+
+    def download(self, path: str, *, to: str | Path | None = None) -> bytes:
+        """The content of one of `files`; with `to`, also written to that file.
+
+        Raises Conflict while the session is not over, and NoSuchFile.
+        """
+        return written(self._driver.run(self._api.download(self.id, path)), to)
 
     def audit(self) -> tuple[AuditEvent, ...]:
         """The session's whole audit trail, oldest first."""
@@ -200,9 +224,12 @@ class AsyncEnclave:
         return self._api.site
 
     async def run(
-        self, code: str | CreateSessionRequest, *, wait: float | None = None, **terms: Unpack[Terms]
+        self, code: str | CreateSessionRequest | None = None, *, wait: float | None = None, **terms: Unpack[Terms]
     ) -> "AsyncSessionHandle":
-        """Start a program and return at once, or, with `wait`, when it is over or that many seconds have passed."""
+        """Start a program and return at once, or, with `wait`, when it is over or that many seconds have passed.
+
+        Without code it is the entry point of a `source`.
+        """
         session = await self._driver.run(self._api.create(request_of(code, terms), wait))
         return AsyncSessionHandle(self._api, self._driver, session)
 
@@ -232,6 +259,13 @@ class AsyncEnclave:
     async def result(self, session_id: str) -> SessionResult:
         """The result of a session that is over. Raises Conflict while it is not."""
         return await self._driver.run(self._api.result(session_id))
+
+    async def download(self, session_id: str, path: str, *, to: str | Path | None = None) -> bytes:
+        """The content of a file that the session's program left in `out`; with `to`, also written to that file.
+
+        Raises Conflict while the session is not over, and NoSuchFile.
+        """
+        return written(await self._driver.run(self._api.download(session_id, path)), to)
 
     async def audit(self, session_id: str) -> tuple[AuditEvent, ...]:
         """The session's whole audit trail, oldest first."""
@@ -291,6 +325,17 @@ class AsyncSessionHandle:
         """How the program ended, as soon as it has. Raises TimeoutError; the program then goes on."""
         self.session = await self._driver.run(self._api.settle(self.session), timeout)
         return result_of(self.session)
+
+    async def files(self, timeout: float | None = None) -> tuple[SessionFile, ...]:  # noqa: ASYNC109
+        """What the program left in `out`, as soon as it is over. Raises TimeoutError; the program then goes on."""
+        return (await self.result(timeout)).files
+
+    async def download(self, path: str, *, to: str | Path | None = None) -> bytes:
+        """The content of one of `files`; with `to`, also written to that file.
+
+        Raises Conflict while the session is not over, and NoSuchFile.
+        """
+        return written(await self._driver.run(self._api.download(self.id, path)), to)
 
     async def audit(self) -> tuple[AuditEvent, ...]:
         """The session's whole audit trail, oldest first."""

@@ -12,13 +12,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from enclave.contracts.audit import AuditEvent
 from enclave.contracts.bindings import Binding, PutBinding
-from enclave.contracts.errors import Conflict, EnclaveError, NotFound
+from enclave.contracts.errors import Conflict, EnclaveError, NoSuchFile, NotFound
+from enclave.contracts.files import path_problem
 from enclave.contracts.frames import EndFrame, StreamFrame
 from enclave.contracts.operations import (
     CREATE_SESSION,
     DELETE_BINDING,
     GET_AUDIT,
     GET_BINDING,
+    GET_FILE,
     GET_RESULT,
     GET_SESSION,
     HEALTH,
@@ -97,6 +99,11 @@ class Api:
     def result(self, session_id: str) -> Flow[SessionResult]:
         """The result of a session that has one."""
         yield Deliver((yield from self._fetch(_call(GET_RESULT, session_id))))
+
+    def download(self, session_id: str, path: str) -> Flow[bytes]:
+        """The content of a file that the session's program left."""
+        answer = yield from self._send(_file_call(session_id, path))
+        yield Deliver(answer.body)
 
     def teardown(self, session_id: str) -> Flow[Session]:
         """The session after it was torn down."""
@@ -257,13 +264,22 @@ def _call(
     headers: Mapping[str, str] | None = None,
     body: bytes | None = None,
 ) -> Call:
+    query = () if cursor is None else (("cursor", cursor),)
+    return Call(operation=operation, path=_place(operation, key), query=query, headers=headers or {}, body=body)
+
+
+def _file_call(session_id: str, path: str) -> Call:
+    if path_problem(path):
+        raise NoSuchFile
+    return Call(operation=GET_FILE, path=_place(GET_FILE, session_id, path))
+
+
+def _place(operation: Operation, key: str, path: str = "") -> str:
     # "." and ".." would be resolved away on the way to the server.
     if not key.strip("."):
         raise NotFound
     quoted = quote(key, safe="")
-    path = operation.path.format(id=quoted, name=quoted)
-    query = () if cursor is None else (("cursor", cursor),)
-    return Call(operation=operation, path=path, query=query, headers=headers or {}, body=body)
+    return operation.path.format(id=quoted, name=quoted, path=quote(path))
 
 
 def _revealed(request: PutBinding) -> bytes:

@@ -117,7 +117,7 @@ def _curl(method: str, path: str, operation: Schema) -> str:
     key = " \\\n  -H 'Authorization: Bearer '\"$ENCLAVE_API_KEY\"" if operation["security"] else ""
     stream = " -N" if path.endswith("/stream") else ""
     body = _EXAMPLES.get(operation["operationId"], "")
-    place = path.replace("{id}", "$ID").replace("{name}", "$NAME")
+    place = path.replace("{id}", "$ID").replace("{name}", "$NAME").replace("{path}", "$FILE")
     return f"curl{stream}{verb} http://127.0.0.1:8088{place}{key}{body}"
 
 

@@ -25,7 +25,7 @@ from enclave.contracts.errors import (
     Unavailable,
 )
 from enclave.contracts.frames import StreamFrame
-from enclave.contracts.operations import CREATE_SESSION, GET_RESULT, OPERATIONS, PUT_BINDING, Operation
+from enclave.contracts.operations import CREATE_SESSION, GET_FILE, GET_RESULT, OPERATIONS, PUT_BINDING, Operation
 from enclave.contracts.policy import RequestedLimits
 from enclave.contracts.sessions import Phase, Session
 from enclave.contracts.wire import wire_name
@@ -42,6 +42,7 @@ _GUARDED: Final = (InvalidRequest, Unauthenticated, Forbidden)
 _OWN: Final[Mapping[str, tuple[type[EnclaveError], ...]]] = {
     CREATE_SESSION.name: (PolicyUnenforceable, QuotaExceeded),
     GET_RESULT.name: (Conflict,),
+    GET_FILE.name: (Conflict,),
     PUT_BINDING.name: (Conflict,),
 }
 
@@ -69,12 +70,17 @@ _PARAMETERS: Final[Mapping[str, Schema]] = {
 _PATH: Final[Mapping[str, Schema]] = {
     "id": {"schema": {"type": "string"}},
     "name": {"schema": {"type": "string", "pattern": BINDING_NAME}},
+    "path": {"schema": {"type": "string"}},
 }
 
 _ANSWER_HEADERS: Final[Mapping[str, Mapping[str, str]]] = {
     CREATE_SESSION.name: {
         "Location": "The session's path.",
         "Preference-Applied": "`wait=N`, if a wait was asked for: the seconds that were granted.",
+    },
+    GET_FILE.name: {
+        "ETag": "The file's SHA-256 in hexadecimal, in quotes.",
+        "Content-Disposition": "`attachment`, with the file's name.",
     },
 }
 _RETRY_AFTER: Final = {"Retry-After": "The seconds to wait before trying again."}
@@ -232,7 +238,7 @@ def _success(operation: Operation, named: Named) -> Schema:
         text = "Server-sent events; the `data` of each is a frame, its `id` a place to resume at. Closes after `end`."
         return {"description": text, "content": {"text/event-stream": {"schema": schema}}}
     headers = _headers(_ANSWER_HEADERS.get(operation.name, {}))
-    return {"description": operation.summary, **headers, "content": {"application/json": {"schema": schema}}}
+    return {"description": operation.summary, **headers, "content": {operation.media: {"schema": schema}}}
 
 
 def _problems(operation: Operation, named: Named) -> Schema:

@@ -6,14 +6,20 @@ from typing import Final, TypeVar
 from pydantic import ValidationError
 from starlette.requests import Request
 
-from enclave.contracts.errors import FieldProblem, InvalidRequest, PolicyUnenforceable
+from enclave.contracts.errors import FieldProblem, InvalidRequest, PolicyUnenforceable, QuotaExceeded
 from enclave.contracts.sessions import Phase
 from enclave.contracts.wire import Wire
+from enclave.core.weight import weight
 from enclave.orchestrator.cursor import MAX_PAGE
 from enclave.orchestrator.orchestrator import Filter
 from enclave.server.problems import refusal, shortened
 
-MAX_BODY_BYTES: Final = 4 * 1024 * 1024
+MAX_BODY_BYTES: Final = 16 * 1024 * 1024
+"""Room for a program, and the most of files in base64."""
+MAX_BODY_WEIGHT: Final = 20_000
+"""How many elements a body may have, an array or object counted as four; no sound one has a tenth of it."""
+ROOM_BYTES: Final = 8 * MAX_BODY_BYTES
+"""What bodies may take together while they are being read."""
 MAX_WAIT_SECONDS: Final = 300
 DEFAULT_PAGE: Final = 50
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
@@ -21,9 +27,28 @@ IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 W = TypeVar("W", bound=Wire)
 
 
-async def read_body(request: Request, kind: type[W]) -> W:
-    """The body as a value of its type; raises InvalidRequest, naming the fields."""
-    body = await _bounded(request)
+class Room:
+    """The memory that there is for the bodies of requests, of all callers together."""
+
+    def __init__(self, free: int = ROOM_BYTES) -> None:
+        self._free = free
+
+    def take(self, size: int) -> None:
+        """Use some of it. Raises QuotaExceeded when there is not so much left."""
+        if size > self._free:
+            raise QuotaExceeded("too many large requests at once; wait and retry", retry_after=1)
+        self._free -= size
+
+    def give_back(self, size: int) -> None:
+        """Use it no longer."""
+        self._free += size
+
+
+async def read_body(request: Request, kind: type[W], room: Room) -> W:
+    """The body as a value of its type; raises InvalidRequest, naming the fields, and QuotaExceeded."""
+    body = await _bounded(request, room)
+    if weight(body, MAX_BODY_WEIGHT) > MAX_BODY_WEIGHT:
+        raise InvalidRequest(f"the body has more than {MAX_BODY_WEIGHT} elements")
     try:
         # Python's own names for the fields are not the wire's.
         value: W = kind.__pydantic_validator__.validate_json(body, by_alias=True, by_name=False)
@@ -32,15 +57,21 @@ async def read_body(request: Request, kind: type[W]) -> W:
     return value
 
 
-async def _bounded(request: Request) -> bytes:
+async def _bounded(request: Request, room: Room) -> bytes:
     if _declared(request.headers.get("content-length")) > MAX_BODY_BYTES:
         raise _too_large()
-    body = b""
-    async for part in request.stream():
-        body = body + part if body else part
-        if len(body) > MAX_BODY_BYTES:
-            raise _too_large()
-    return body
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async for part in request.stream():
+            room.take(len(part))
+            size += len(part)
+            if size > MAX_BODY_BYTES:
+                raise _too_large()
+            parts.append(part)
+    finally:
+        room.give_back(size)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _declared(length: str | None) -> int:

@@ -1,7 +1,7 @@
 """One answer for each operation, and the routes drawn from the table of operations."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from starlette.requests import Request
@@ -17,6 +17,7 @@ from enclave.contracts.operations import (
     DELETE_BINDING,
     GET_AUDIT,
     GET_BINDING,
+    GET_FILE,
     GET_RESULT,
     GET_SESSION,
     HEALTH,
@@ -33,7 +34,8 @@ from enclave.contracts.wire import Wire
 from enclave.core.access import authorize
 from enclave.identity.base import Authenticator
 from enclave.orchestrator.orchestrator import Orchestrator
-from enclave.server.reading import Query, preferred_wait, read_body, refuse_unimplemented
+from enclave.server.download import Download
+from enclave.server.reading import Query, Room, preferred_wait, read_body, refuse_unimplemented
 from enclave.server.sse import EventStream
 
 _MAX_CREDENTIAL: Final = 8192
@@ -46,6 +48,7 @@ class Platform:
     orchestrator: Orchestrator
     authenticator: Authenticator
     health: Callable[[], Health]
+    room: Room = field(default_factory=Room)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +87,13 @@ async def create_session(call: Call) -> ASGIApp:
     """POST /sessions."""
     call.query()
     refuse_unimplemented(call.request)
-    body = await read_body(call.request, CreateSessionRequest)
     wait = preferred_wait(call.request)
-    session = await call.platform.orchestrator.create(call.principal, body, wait_seconds=wait)
+    # Without a name for it: a body may be large, and is let go of as soon as its program runs.
+    session = await call.platform.orchestrator.create(
+        call.principal,
+        await read_body(call.request, CreateSessionRequest, call.platform.room),
+        wait_seconds=wait,
+    )
     applied = {} if wait is None else {"preference-applied": f"wait={wait}"}
     return call.answer(session, {"location": f"/sessions/{session.id}", **applied})
 
@@ -130,6 +137,15 @@ async def stream_session(call: Call) -> ASGIApp:
     return EventStream(await call.platform.orchestrator.follow(call.principal, call.session_id, place))
 
 
+async def get_file(call: Call) -> ASGIApp:
+    """GET /sessions/{id}/files/{path}."""
+    call.query()
+    # Not as the route found it: its pattern would let a line feed at the end pass.
+    _, _, path = call.request.scope["path"].partition("/files/")
+    file, content = await call.platform.orchestrator.file(call.principal, call.session_id, path)
+    return Download(file, content, call.operation.media)
+
+
 async def teardown_session(call: Call) -> ASGIApp:
     """DELETE /sessions/{id}."""
     call.query()
@@ -139,7 +155,7 @@ async def teardown_session(call: Call) -> ASGIApp:
 async def put_binding(call: Call) -> ASGIApp:
     """PUT /bindings/{name}."""
     call.query()
-    body = await read_body(call.request, PutBinding)
+    body = await read_body(call.request, PutBinding, call.platform.room)
     binding, made = await call.platform.orchestrator.bindings.put(call.principal, call.binding_name, body)
     return call.answer(binding, status=None if made else call.operation.replaced)
 
@@ -170,6 +186,7 @@ RESPONSES: Final[Mapping[str, Respond]] = {
     GET_RESULT.name: get_result,
     GET_AUDIT.name: get_audit,
     STREAM_SESSION.name: stream_session,
+    GET_FILE.name: get_file,
     TEARDOWN_SESSION.name: teardown_session,
     PUT_BINDING.name: put_binding,
     LIST_BINDINGS.name: list_bindings,
@@ -226,7 +243,9 @@ def routes(platform: Platform) -> list[Route]:
 
 def _route(platform: Platform, operation: Operation) -> Route:
     endpoint = Public(platform) if operation.scope is None else Guarded(platform, operation)
-    route = Route(operation.path, endpoint, methods=[operation.method], name=operation.name)
+    # A path within a session may have slashes.
+    path = operation.path.replace("{path}", "{path:path}")
+    route = Route(path, endpoint, methods=[operation.method], name=operation.name)
     if operation.streams and route.methods is not None:
         # A HEAD would wait for the end of the session to say nothing.
         route.methods.discard("HEAD")

@@ -1,14 +1,21 @@
-"""What a store is: few writes, each with its event, and reads that are scoped to an org by their signature."""
+"""What a store is: few writes, each with its event, and reads that are scoped to an org by their signature.
 
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+Beside it, what keeps files.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 from enclave.contracts.audit import AuditEvent, BindingDeleted, BindingPut
 from enclave.contracts.bindings import Binding
 from enclave.contracts.sessions import Phase, Session
 from enclave.core.grant import Grant
 from enclave.core.session import Change
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,4 +100,48 @@ class Bindings(Protocol):
 
     async def grants(self, org_id: str, names: Collection[str]) -> Mapping[str, Grant]:
         """Those of the names that the org has, with their secrets. Raises SecretUnreadable."""
+        ...
+
+
+class Content(Protocol):
+    """A kept file that is being read."""
+
+    async def piece(self) -> bytes:
+        """The next piece, of bounded size; empty at the end."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it. Allowed at any time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A session that has files."""
+
+    org_id: str
+    session_id: str
+
+
+class FileStore(Protocol):
+    """Files that programs left, by session and by their place in its result, until they are removed."""
+
+    async def keep(self, session: Session, take: Callable[[Path], Awaitable[T]]) -> T:
+        """Have `take` put files named 0, 1, … into an empty directory, and answer what it answers.
+
+        When this returns they are durable, all of them, and before there are none. Raises OSError, and what `take`
+        raises; nothing is left then.
+        """
+        ...
+
+    async def read(self, session_id: str, place: int) -> Content:
+        """The file at a place. Raises NoSuchFile."""
+        ...
+
+    async def remove(self, session_id: str) -> None:
+        """Remove a session's files, if it has any. What is being read can be read to its end."""
+        ...
+
+    async def kept(self, before: datetime | None = None) -> Sequence[Kept]:
+        """The sessions that have files, with a moment only those whose files are older."""
         ...

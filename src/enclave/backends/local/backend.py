@@ -29,6 +29,7 @@ _ENFORCED: Final = frozenset(
         Guarantee.EGRESS_ALLOWLIST,
         Guarantee.SERVICE_BINDINGS,
         Guarantee.PYTHON,
+        Guarantee.FILES,
     }
 )
 
@@ -38,14 +39,24 @@ log = logging.getLogger(__name__)
 
 
 class LocalBackend:
-    """Sandboxes of this machine. `pool` is the most of them, of each language and template, that are kept ready."""
+    """Sandboxes of this machine. `pool` is the most of them, of each language and template, that are kept ready.
+
+    `sources` is the directory below which the trees are that sessions may be given; without it they are given none.
+    """
 
     name = "local"
 
     def __init__(
-        self, *, home: Path, pool: int | None = None, templates: Path | None = None, egress: Floor | None = None
+        self,
+        *,
+        home: Path,
+        pool: int | None = None,
+        templates: Path | None = None,
+        egress: Floor | None = None,
+        sources: Path | None = None,
     ) -> None:
         self._kept_in = templates or home / "templates"
+        self._sources = sources
         self._pool = pool
         self._broker = Broker(egress or Floor())
         self._bare: Station | None = None
@@ -84,7 +95,8 @@ class LocalBackend:
             log.error("%s", error)
             self._guarantees = _ENFORCED - (_BY_CGROUP if machine.lacks_cgroups() else _ENFORCED)
         else:
-            self._guarantees = _ENFORCED | ({Guarantee.NODE} if node else frozenset())
+            more = ((Guarantee.NODE, node), (Guarantee.GIT_SOURCE, self._sources))
+            self._guarantees = _ENFORCED | {guarantee for guarantee, given in more if given is not None}
 
     async def close(self) -> None:
         """End every sandbox and the launchers, and remove what they used."""
@@ -139,7 +151,8 @@ class LocalBackend:
             await station.close()
 
     def _share(self) -> plan.Share:
-        return plan.Share(self._pool, next(self._launchers))
+        sources = None if self._sources is None else str(self._sources)
+        return plan.Share(self._pool, next(self._launchers), sources)
 
     def _stations(self) -> tuple[Station, ...]:
         bare = () if self._bare is None else (self._bare,)

@@ -47,10 +47,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a launcher has of the machine: the most sandboxes it keeps ready, if that is said, and its host user ids."""
+    """What a launcher has of the machine: the most sandboxes it keeps ready, if that is said, and its host user ids.
+
+    `sources` is the directory that the sources of sessions are in, if there is one.
+    """
 
     pool: int | None
     uids: int
+    sources: str | None = None
 
 
 def bare(python: Interpreter, node: Interpreter | None, share: Share) -> Plan:
@@ -127,6 +131,7 @@ def _order(share: Share, kept: Mapping[Language, Warm]) -> wire.Configure:
         cpus=limits.cpus,
         disk_bytes=limits.disk_mib * MIB,
         uids=share.uids,
+        sources=share.sources,
     )
 
 

@@ -8,10 +8,11 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
-from enclave.backends.base import LaunchSpec, Sandbox, Told, Violation, Workload
-from enclave.backends.local import connection, machine
+from enclave.backends.base import Collected, LaunchSpec, Sandbox, SandboxLost, Told, Violation, Workload
+from enclave.backends.local import connection, machine, outbox
 from enclave.backends.local.broker import Broker
 from enclave.backends.local.connection import Connection, Report
 from enclave.backends.local.gate import Gate
@@ -21,6 +22,7 @@ from enclave.contracts.errors import Unavailable
 from enclave.contracts.sessions import KillReason
 from enclave.egress.wire import Terms
 from enclave.sandbox import init, wire
+from enclave.sandbox.outbox import is_left
 
 _RESTART_SECONDS: Final = (0.0, 0.2, 1.0, 5.0)
 
@@ -38,24 +40,37 @@ class LocalSandbox:
         self.terms = Terms(allow=spec.egress.allow, deny=getattr(spec.egress, "deny", ()), grants=spec.bindings)
         self.gate = Gate(station.broker, self.terms, self._attempted, self._lost)
         self._ending: Report | None = None
+        self._closing: asyncio.Future[None] | None = None
         self.running: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.stopping = False
+        self.lost = False
         self.work = -1
 
-    async def run(self, code: str) -> Workload:
+    async def run(self, code: str | None) -> Workload:
         """Start the program. Raises Unavailable."""
+        spec, self._spec = self._spec, replace(self._spec, files={})  # it may be long until nobody holds them any more
         environment = {
             **init.GUEST_ENVIRONMENT,
             **self._station.session_environment,
-            "ENCLAVE_SESSION_ID": self._spec.session_id,
+            "ENCLAVE_SESSION_ID": spec.session_id,
             **self.terms.environment(),
-            **self._spec.env,
+            **spec.env,
         }
-        payload = json.dumps({"code": code, "env": environment}).encode()
-        self._station.order(_to_run(self.number, self._spec, door=self.terms.opens), payload, self)
+        order = self._station.to_run(self.number, spec, door=self.terms.opens)
+        self._station.order(order, _payload(code, environment, spec), self)
+        del spec
         await self.running
         return self.workload
+
+    async def collect(self, into: Path) -> Collected:
+        """Copy what the program left under `out/`, once nothing of it can run."""
+        await self.gone
+        if self.lost or self.work < 0:
+            # With a launcher that has died, the kernel may still be ending what it held.
+            raise SandboxLost("the sandbox was lost before its files were taken")
+        work, self.work = self.work, -1
+        return await asyncio.to_thread(outbox.empty, work, into)
 
     @property
     def session_id(self) -> str:
@@ -72,19 +87,22 @@ class LocalSandbox:
         if self.gate.used:
             self._ending = report
         else:
-            self.workload.end(report)
+            self._tell_end(report)
 
     def leave(self) -> None:
         """Nothing of it is left on the launcher's side."""
         self._leaving = asyncio.get_running_loop().create_task(self._leave())
 
     async def _leave(self) -> None:
+        # First all that it attempted is told, then its end: who is told of the end listens no more. Its files are taken
+        # when it is gone, which comes last, because until then a process of it could still change them.
         await self.gate.close()
         if self._ending is not None:
-            self.workload.end(self._ending)
-        if self.work >= 0:
-            os.close(self.work)
-            self.work = -1
+            self._tell_end(self._ending)
+        if not self.workload.left_files:
+            self._let_go(last=True)
+        if self._closing is not None:
+            await self._closing
         if not self.gone.done():
             self.gone.set_result(None)
 
@@ -102,6 +120,23 @@ class LocalSandbox:
         self.stopping = True
         if self._station.stop(self.number):
             await self.gone
+        if self.work >= 0:
+            work, self.work = self.work, -1
+            await asyncio.to_thread(os.close, work)
+
+    def _tell_end(self, report: Report) -> None:
+        self.workload.end(report, left_files=self.work >= 0 and is_left(self.work))
+        if not self.workload.left_files:
+            self._let_go(last=report["reason"] is not None or self._ending is not None)
+
+    def _let_go(self, *, last: bool) -> None:
+        # Where nothing of the sandbox is left, as after a limit, its whole file system is freed by whoever closes this
+        # last, and that may take long; else it is its last process that will.
+        work, self.work = self.work, -1
+        if work >= 0 and last:
+            self._closing = asyncio.get_running_loop().run_in_executor(None, os.close, work)
+        elif work >= 0:
+            os.close(work)
 
 
 class Station:
@@ -172,6 +207,23 @@ class Station:
     def live(self) -> frozenset[str]:
         """The ids of the sessions that have a sandbox."""
         return frozenset(sandbox.session_id for sandbox in self._live.values())
+
+    def to_run(self, number: int, spec: LaunchSpec, *, door: bool) -> wire.Run:
+        """The order for a session. Raises ValueError for a source that is not among those the launcher knows."""
+        limits = spec.limits
+        sources = self._plan.order.sources
+        return wire.Run(
+            id=number,
+            language=spec.language,
+            memory_bytes=limits.memory_mib * MIB,
+            tasks=limits.pids,
+            cpus=limits.cpus,
+            disk_bytes=limits.disk_mib * MIB,
+            wall_seconds=limits.wall_clock_seconds,
+            cpu_seconds=limits.cpu_seconds,
+            door=door,
+            source=None if spec.source is None else str(spec.source.tree.relative_to(str(sources))),
+        )
 
     def order(self, order: wire.Run, payload: bytes, sandbox: LocalSandbox) -> None:
         """Have the launcher start a session. Raises Unavailable."""
@@ -254,6 +306,7 @@ class Station:
             if not sandbox.running.done():
                 sandbox.running.set_exception(Unavailable(why))
             sandbox.workload.lose(why)
+            sandbox.lost = True
             self._forget(number)
 
     async def _follow(self, dead: Connection | None) -> None:
@@ -275,16 +328,10 @@ class Station:
                 return
 
 
-def _to_run(number: int, spec: LaunchSpec, *, door: bool) -> wire.Run:
-    limits = spec.limits
-    return wire.Run(
-        id=number,
-        language=spec.language,
-        memory_bytes=limits.memory_mib * MIB,
-        tasks=limits.pids,
-        cpus=limits.cpus,
-        disk_bytes=limits.disk_mib * MIB,
-        wall_seconds=limits.wall_clock_seconds,
-        cpu_seconds=limits.cpu_seconds,
-        door=door,
-    )
+def _payload(code: str | None, environment: Mapping[str, str], spec: LaunchSpec) -> bytes:
+    """What the guest is given: JSON on one line, and behind it the files' contents, one after the other."""
+    sizes = [[path, len(content)] for path, content in spec.files.items()]
+    source = spec.source
+    mounted = {} if source is None else {"source": True, "entrypoint": source.entrypoint}
+    head = {"code": code, "env": environment, **mounted, **({"files": sizes} if sizes else {})}
+    return b"".join((json.dumps(head).encode(), b"\n", *spec.files.values()))

@@ -5,7 +5,7 @@ import functools
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from enclave.backends.base import Exit, Output, SandboxLost, Told
@@ -79,6 +79,7 @@ class LocalWorkload:
         self._wake: asyncio.Future[None] | None = None
         self._gathering: asyncio.TimerHandle | None = None
         self._exit: asyncio.Future[Exit] = self._loop.create_future()
+        self.left_files = False
 
     def attach(self, stdout: int, stderr: int, result: int) -> None:
         """Start reading; the descriptors are owned here from now on."""
@@ -90,11 +91,12 @@ class LocalWorkload:
             self._loop.add_reader(drain.fd, self._pump, drain)
         self._loop.add_reader(result, self._take_result)
 
-    def end(self, report: Mapping[str, Any]) -> None:
+    def end(self, report: Mapping[str, Any], *, left_files: bool = False) -> None:
         """The launcher reported how it ended: take what is left, and close."""
+        self.left_files = left_files
         dropped = {drain.stream for drain in self._settle() if drain.dropped}
         value, value_error = self._channel.close()
-        self._resolve(_to_exit(report, value, value_error, dropped))
+        self._resolve(replace(_to_exit(report, value, value_error, dropped), left_files=left_files))
 
     def lose(self, why: str) -> None:
         """Nobody will report any more."""
