@@ -127,7 +127,7 @@ def _rules(text: str) -> tuple[str, ...]:
 def _file(text: str) -> Path:
     path = Path(text).expanduser()
     if not path.is_file():
-        raise InvalidRequest(f"ENCLAVE_EGRESS_CA must be a file of certificates in PEM form")
+        raise InvalidRequest("ENCLAVE_EGRESS_CA must be a file of certificates in PEM form")
     return path
 
 
