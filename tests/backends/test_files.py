@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 
-from enclave.backends.base import Collected, Exit, Output
+from enclave.backends.base import Collected, Egress, Exit, Output
 from enclave.backends.local import LocalBackend, outbox
 from enclave.contracts.files import Omission, SessionFile
 from enclave.contracts.policy import SessionLimits
@@ -357,3 +358,33 @@ async def test_a_program_that_is_over_at_once_leaves_its_files_too(backend: Loca
     for turn in range(5):
         ran = await asyncio.gather(*(quick(tmp_path / f"{turn}.{number}") for number in range(8)))
         assert [paths(one.left) for one in ran] == [["a"]] * 8
+
+
+async def test_what_it_attempted_is_told_before_its_end_and_its_files_are_taken_after(
+    backend: LocalBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker looks after such a session, and the end waits for it; the files must still be there then."""
+    sandbox: Any = await backend.launch(spec())
+    closing, may_close, close = asyncio.Event(), asyncio.Event(), sandbox.gate.close
+
+    async def held() -> None:
+        closing.set()
+        await may_close.wait()
+        await close()
+
+    monkeypatch.setattr(sandbox.gate, "close", held)
+    workload = await sandbox.run(
+        "import os, socket\nos.mkdir('out')\nopen('out/a', 'w').write('x')\n"
+        "socket.socket().connect_ex(('10.1.2.3', 80))"
+    )
+    await closing.wait()
+    assert not workload._exit.done()
+    may_close.set()
+    told = [each async for each in workload.output()]
+    end = await workload.wait()
+    left = await sandbox.collect(tmp_path)
+    await sandbox.teardown()
+
+    assert [(each.verdict, each.target) for each in told if isinstance(each, Egress)] == [("denied", "10.1.2.3")]
+    assert (end.code, end.left_files) == (0, True)
+    assert [file.path for file in left.files] == ["a"]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enclave.backends.base import Exit
-from enclave.contracts.audit import AuditEvent
+from enclave.contracts.audit import AuditEvent, CloneCompleted, CloneStarted
 from enclave.contracts.errors import InvalidRequest
 from enclave.contracts.frames import AuditFrame, EndFrame, PhaseFrame, StderrFrame, StdoutFrame, StreamFrame
 from enclave.contracts.sessions import Phase, Session, SessionResult
@@ -146,6 +146,23 @@ def test_output_is_told_in_bounded_frames() -> None:
     for stream in (live, kept):
         sizes = [len(frame.chunk) for _, frame in all_of(stream) if isinstance(frame, StdoutFrame)]
         assert sizes == [32768, 32768, 32768, 1696]
+
+
+def test_output_waits_for_the_start_however_many_events_a_clone_has() -> None:
+    """The program may print before its start is durable; a place is the same whenever it is told."""
+    stream, stamp = Stream(), {"ts": AT, "org_id": "o", "session_id": PENDING.id, "actor": "platform"}
+    begun = CloneStarted(**stamp, url="https://example.org/a", ref=None, binding=None, entrypoint=None)  # type: ignore[arg-type]
+    done = CloneCompleted(**stamp, commit="c", files=1, bytes=1, omitted=0, duration_ms=1.0)  # type: ignore[arg-type]
+    stream.publish((*created(PENDING, "x").events, begun, done), PENDING)
+    stream.write("stdout", "hi", AT)
+    follower = Follower(stream, Place())
+
+    assert [place for place, _ in follower.take()] == ["1.0.0", "2.0.0", "3.0.0", "4.0.0"]
+    started = advance(PENDING, Started("puppet"), at=AT, actor="platform")
+    stream.publish(started.events, started.session)
+    assert [place for place, _ in follower.take()] == ["5.0.0", "6.0.0", "6.2.0"]
+    with pytest.raises(InvalidRequest):
+        Follower(stream, Place(4, 2))
 
 
 @pytest.mark.parametrize("place", ["", "1", "1.2", "a.b.c", "-1.0.0", "1.0.0 ", "1.0.0\n", "9999999999.0.0", "１.0.0"])
