@@ -6,6 +6,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from enclave.egress.upstreams import Upstreams
 from enclave.sandbox import wire as message
 
 _SETTLE_SECONDS: Final = 1.0
+_RESOLVING: Final = 64
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,8 @@ class Broker:
         self._reports: deque[Mapping[str, Any]] = deque()
         self._over = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        # Look-ups of names wait in threads; a session has few at once, so that slow ones of some keep none waiting.
+        self._loop.set_default_executor(ThreadPoolExecutor(_RESOLVING, "resolve"))
         self._obituaries = Obituaries(self._closed)
 
     async def run(self) -> None:

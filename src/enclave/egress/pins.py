@@ -10,7 +10,7 @@ from enclave.core.egress import Rules, canonical, decide, forbidden, normalise_n
 Address = IPv4Address | IPv6Address
 _MOST_ADDRESSES = 8
 _MOST_NAMES = 256
-_AT_ONCE = 8
+_AT_ONCE = 4
 
 
 class Unresolved(Exception):
