@@ -3,17 +3,19 @@
 import asyncio
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enclave.backends.base import Exit
+from enclave.backends.base import Egress, Exit
 from enclave.contracts.audit import AuditEvent, CloneCompleted, CloneStarted
 from enclave.contracts.errors import InvalidRequest
 from enclave.contracts.frames import AuditFrame, EndFrame, PhaseFrame, StderrFrame, StdoutFrame, StreamFrame
 from enclave.contracts.sessions import Phase, Session, SessionResult
-from enclave.core.session import Finished, Lost, Started, TornDown, advance, created
+from enclave.core.session import Finished, Lost, Started, TornDown, advance, created, noted
+from enclave.orchestrator.attempt import event
 from enclave.orchestrator.ending import Loss, lost
 from enclave.orchestrator.stream import Channel, Follower, Place, Stream, parse_place, told
 from tests.orchestrator.conftest import Stage, member
@@ -32,9 +34,9 @@ PENDING = Session.model_validate_json(
 )
 AT = PENDING.created_at
 
-Step = tuple[Channel, str]
+Step = tuple[Channel | Literal["attempt"], str]
 printing: st.SearchStrategy[list[Step]] = st.lists(
-    st.tuples(st.sampled_from(("stdout", "stderr")), st.text(min_size=1, max_size=9)), max_size=12
+    st.tuples(st.sampled_from(("stdout", "stderr", "attempt")), st.text(min_size=1, max_size=9)), max_size=12
 )
 endings = st.sampled_from(("finished", "lost", "torn_down", "finished, then torn_down", "lost at launch"))
 
@@ -71,7 +73,10 @@ def played(steps: Sequence[Step], ending: str) -> tuple[Stream, Stream]:
         session = change.session
         publish(change.events, session)
         for channel, text in steps:
-            live.write(channel, text, AT)
+            if channel == "attempt":
+                publish(noted(session, event(session, Egress(verdict="denied", target=text), AT)).events, session)
+            else:
+                live.write(channel, text, AT)
     left = SessionResult(exit_code=None, stdout=live.printed("stdout"), stderr=live.printed("stderr"))
     for name in ending.split(", then "):
         outcome: Finished | Lost | TornDown = TornDown(left)
@@ -110,7 +115,7 @@ def test_the_live_order_of_output_is_kept(steps: list[Step]) -> None:
     live, _ = played(steps, "finished")
     chunks = [frame for _, frame in all_of(live) if isinstance(frame, StdoutFrame | StderrFrame)]
     expected = [
-        (channel, "".join(text for _, text in group)) for channel, group in groupby(steps, key=lambda step: step[0])
+        (channel, "".join(text for _, text in group)) for channel, group in groupby([step for step in steps if step[0] != "attempt"], key=lambda step: step[0])
     ]
     assert [(chunk.kind, chunk.chunk) for chunk in chunks] == expected
 
