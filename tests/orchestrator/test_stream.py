@@ -115,7 +115,8 @@ def test_the_live_order_of_output_is_kept(steps: list[Step]) -> None:
     live, _ = played(steps, "finished")
     chunks = [frame for _, frame in all_of(live) if isinstance(frame, StdoutFrame | StderrFrame)]
     expected = [
-        (channel, "".join(text for _, text in group)) for channel, group in groupby([step for step in steps if step[0] != "attempt"], key=lambda step: step[0])
+        (channel, "".join(text for _, text in group))
+        for channel, group in groupby([step for step in steps if step[0] != "attempt"], key=lambda step: step[0])
     ]
     assert [(chunk.kind, chunk.chunk) for chunk in chunks] == expected
 

@@ -58,7 +58,7 @@ class LocalBackend:
         self._kept_in = templates or home / "templates"
         self._sources = sources
         self._pool = pool
-        self._broker = Broker(egress or Floor())
+        self.broker = Broker(egress or Floor())
         self._bare: Station | None = None
         self._templates: dict[str, tuple[int, Station]] = {}
         self._retired: list[Station] = []
@@ -88,9 +88,9 @@ class LocalBackend:
         node = await asyncio.to_thread(machine.node)
         python = await asyncio.to_thread(machine.python)
         machine.remove_instances()
-        self._bare = Station(plan.bare(python, node, self._share()), self._broker, lasts=True)
+        self._bare = Station(plan.bare(python, node, self._share()), self.broker, lasts=True)
         try:
-            await asyncio.gather(self._broker.open(), self._bare.open())
+            await asyncio.gather(self.broker.open(), self._bare.open())
         except Unavailable as error:
             log.error("%s", error)
             self._guarantees = _ENFORCED - (_BY_CGROUP if machine.lacks_cgroups() else _ENFORCED)
@@ -102,7 +102,7 @@ class LocalBackend:
         """End every sandbox and the launchers, and remove what they used."""
         for station in self._stations():
             await station.close()
-        await self._broker.close()
+        await self.broker.close()
         self._templates.clear()
         self._retired.clear()
 
@@ -132,7 +132,7 @@ class LocalBackend:
         if kept is None:
             raise Unavailable(f"there is no template {name!r} any more")
         if name not in self._templates:
-            made = Station(plan.of_template(kept, self._share()), self._broker, lasts=False)
+            made = Station(plan.of_template(kept, self._share()), self.broker, lasts=False)
             self._templates[name] = kept.edition, made
         station = self._templates[name][1]
         await station.open()

@@ -71,6 +71,11 @@ class Broker:
             await held.close()
         self._lose_all()
 
+    async def settled(self) -> None:
+        """Return when what follows the death of a broker has been done."""
+        if self._ending is not None:
+            await self._ending
+
     def admit(self, guest: Guest, terms: wire.Terms, fds: Sequence[int]) -> int:
         """Have a session looked after; the descriptors are taken over. Returns its number. Raises Unavailable."""
         number = next(self._numbers)

@@ -1,0 +1,85 @@
+"""The broker as a process that may die: who is told, who goes on, and what comes after it."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from enclave.backends.base import Egress, Output, SandboxLost, Workload
+from enclave.backends.local import LocalBackend
+from enclave.contracts.errors import Unavailable
+from tests.backends.running import run_in, spec
+
+pytestmark = [pytest.mark.anyio, pytest.mark.sandbox]
+
+ASKS = "import socket, time\ntry: socket.create_connection(('198.51.100.1', 80))\nexcept OSError: pass\ntime.sleep(600)"
+WAITS = "print('here', flush=True)\nimport sys, time\ntime.sleep(1.5)\nprint('done')"
+
+
+@pytest.fixture
+async def backend(tmp_path: Path) -> AsyncIterator[LocalBackend]:
+    made = LocalBackend(home=tmp_path, pool=2)
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def until_it_asked(workload: Workload) -> None:
+    async for told in workload.output():
+        if isinstance(told, Egress):
+            return
+
+
+async def test_a_broker_that_dies_takes_only_the_sessions_that_it_looked_after(backend: LocalBackend) -> None:
+    asking, waiting = await backend.launch(spec()), await backend.launch(spec())
+    asked, waits = await asking.run(ASKS), await waiting.run(WAITS)
+    await until_it_asked(asked)
+
+    os.kill(backend.broker.pid, signal.SIGKILL)
+
+    with pytest.raises(SandboxLost, match="egress broker"):
+        await asked.wait()
+    printed = b"".join([told.data async for told in waits.output() if isinstance(told, Output)])
+    assert (printed, (await waits.wait()).code) == (b"here\ndone\n", 0)
+    await asyncio.gather(asking.teardown(), waiting.teardown())
+    await backend.broker.settled()
+    after = await run_in(backend, "import socket\ntry: socket.create_connection(('198.51.100.1', 80))\n"
+                         "except PermissionError: print('refused')")  # fmt: skip
+    assert after.stdout == b"refused\n"
+
+
+async def test_what_asks_while_there_is_no_broker_is_ended_and_told_why(
+    backend: LocalBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuses() -> None:
+        raise Unavailable("not now")
+
+    monkeypatch.setattr(backend.broker, "open", refuses)
+    os.kill(backend.broker.pid, signal.SIGKILL)
+    while backend.broker.stands:
+        await asyncio.sleep(0)
+    sandbox = await backend.launch(spec())
+    workload = await sandbox.run(ASKS)
+
+    with pytest.raises(SandboxLost, match="egress broker is being restarted"):
+        await workload.wait()
+    await sandbox.teardown()
+
+
+async def test_closing_leaves_no_broker_and_no_descriptor(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    made = LocalBackend(home=tmp_path, pool=1)
+    await made.start()
+    broker = made.broker.pid
+    sandbox = await made.launch(spec())
+    await until_it_asked(await sandbox.run(ASKS))
+    await made.close()
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(broker, 0)
+    assert len(os.listdir("/proc/self/fd")) == before
