@@ -61,7 +61,7 @@ async def test_what_asks_while_there_is_no_broker_is_ended_and_told_why(
 
     monkeypatch.setattr(backend.broker, "open", refuses)
     os.kill(backend.broker.pid, signal.SIGKILL)
-    while backend.broker.stands:
+    while backend.broker.stands:  # noqa: ASYNC110  it tells nobody
         await asyncio.sleep(0)
     sandbox = await backend.launch(spec())
     workload = await sandbox.run(ASKS)
