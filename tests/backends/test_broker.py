@@ -83,3 +83,15 @@ async def test_closing_leaves_no_broker_and_no_descriptor(tmp_path: Path) -> Non
     with pytest.raises(ProcessLookupError):
         os.kill(broker, 0)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_session_that_asks_for_nothing_costs_the_broker_nothing(
+    backend: LocalBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admitted: list[object] = []
+    monkeypatch.setattr(backend.broker, "admit", lambda *given: admitted.append(given))
+
+    for code in ("print(1)", "import os; os._exit(3)", "import subprocess; subprocess.run(['/bin/true'])", "1/0"):
+        await run_in(backend, code)
+
+    assert admitted == []

@@ -40,13 +40,12 @@ class Broker:
         self._loop = asyncio.get_running_loop()
         # Look-ups of names wait in threads; a session has few at once, so that slow ones of some keep none waiting.
         self._loop.set_default_executor(ThreadPoolExecutor(_RESOLVING, "resolve"))
-        self._obituaries = Obituaries(self._closed)
+        self._obituaries: Obituaries | None = None
 
     async def run(self) -> None:
         """Serve until the control plane goes away."""
         self._control.setblocking(False)
         self._loop.add_reader(self._control, self._read)
-        self._loop.add_reader(self._obituaries.sock, self._obituaries.read)
         self._report({"ev": "up"})
         while not self._over.is_set():
             for session in tuple(self._sessions.values()):
@@ -81,6 +80,8 @@ class Broker:
     def _admit(self, number: int, fds: Sequence[int]) -> None:
         terms = wire.read_terms(fds[0])
         rules = parse_rules(terms.allow, (*terms.deny, *self._floor.deny), self._floor.private)
+        if rules.raw:
+            self._follow_sockets()
         sockets = [socket.socket(fileno=fd) for fd in fds[2:]]
         self._sessions[number] = Session(rules, fds[1], sockets, self._surroundings(number, terms))
 
@@ -101,6 +102,12 @@ class Broker:
         if (session := self._sessions.pop(number, None)) is not None:
             await session.close()
         self._report({"ev": "dismissed", "id": number})
+
+    def _follow_sockets(self) -> None:
+        # Told of every TCP socket of the machine, so only once there may be one that was handed over.
+        if self._obituaries is None:
+            self._obituaries = Obituaries(self._closed)
+            self._loop.add_reader(self._obituaries.sock, self._obituaries.read)
 
     def _closed(self, closed: Closed) -> None:
         for session in self._sessions.values():

@@ -1,6 +1,7 @@
 """A session's way to the broker: nothing of it is used, or costs anything, until the session asks for something."""
 
 import asyncio
+import select
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -40,7 +41,7 @@ class Gate:
             self._admit()
         else:
             for fd in self._fds:
-                self._loop.add_reader(fd, self._admit)
+                self._loop.add_reader(fd, self._look, fd)
 
     async def close(self) -> None:
         """Return when everything that was attempted has been told, and nothing is held any more."""
@@ -57,6 +58,15 @@ class Gate:
         """The broker is gone."""
         self._number = None
         self._lose("the egress broker ended")
+
+    def _look(self, fd: int) -> None:
+        # Readable is also what hangs up, as a listener does when the last process of its sandbox ends.
+        waiting = select.poll()
+        waiting.register(fd, select.POLLIN)
+        if any(event & select.POLLIN for _, event in waiting.poll(0)):
+            self._admit()
+        else:
+            self._drop()
 
     def _admit(self) -> None:
         fds, self._fds = self._unwatched(), ()
