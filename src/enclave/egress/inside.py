@@ -11,21 +11,42 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from enclave.egress import caller
 from enclave.egress.address import Address, Internet, Local, Unspecified
-from enclave.egress.notification import Call
+from enclave.egress.notification import Call, Gone, Listener
 
 _INTERNET: Final = (socket.AF_INET, socket.AF_INET6)
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
-async def connect(call: Call, theirs: socket.socket, address: Address) -> None:
-    """Connect a copy of the caller's socket to a place within the sandbox. Raises OSError, as the kernel would."""
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose connect it is, and where to learn whether it still waits."""
+
+    call: Call
+    listener: Listener
+
+    def file(self, path: bytes) -> int:
+        """The socket file that a path means to the caller. Raises OSError and Gone."""
+        fd = caller.socket_file(self.call, path)
+        if not self.listener.waits(self.call):
+            # The number of its thread may have been another's by then, and the file anybody's.
+            os.close(fd)
+            raise Gone
+        return fd
+
+
+async def connect(who: Caller, theirs: socket.socket, address: Address) -> None:
+    """Connect a copy of the caller's socket to a place within the sandbox.
+
+    Raises OSError, as the kernel would, and Gone.
+    """
     with not_blocking(theirs) as blocked:
         if isinstance(address, Local) and theirs.family == socket.AF_UNIX:
-            _connect_local(call, theirs, address)
+            _connect_local(who, theirs, address)
         elif isinstance(address, Internet) and theirs.family == address.family:
             await _connect_internet(theirs, address, wait=blocked)
         elif isinstance(address, Unspecified) and theirs.family in _INTERNET:
@@ -45,11 +66,11 @@ def not_blocking(sock: socket.socket) -> Iterator[bool]:
         os.set_blocking(sock.fileno(), blocked)
 
 
-def _connect_local(call: Call, theirs: socket.socket, address: Local) -> None:
+def _connect_local(who: Caller, theirs: socket.socket, address: Local) -> None:
     if address.path.startswith(b"\0"):
         theirs.connect(address.path)
         return
-    file = caller.socket_file(call, address.path)
+    file = who.file(address.path)
     try:
         theirs.connect(f"/proc/self/fd/{file}")
     finally:

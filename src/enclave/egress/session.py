@@ -133,15 +133,23 @@ class Session:
             self._listener.go_on(call)
 
     async def _connect_within(self, call: Call, address: Address) -> None:
-        with caller.copy_of(call, _place(call)) as theirs:
+        with self._socket_of(call) as theirs:
             if caller.cookie_of(theirs) in self._handed:
                 raise OSError(errno.EISCONN, "connect")
-            await inside.connect(call, theirs, address)
+            await inside.connect(inside.Caller(call, self._listener), theirs, address)
         self._listener.answer(call)
+
+    def _socket_of(self, call: Call) -> socket.socket:
+        copy = caller.copy_of(call, _place(call))
+        # Only if the call still waits was it that thread's, and not that of one that has its number since.
+        if not self._listener.waits(call):
+            copy.close()
+            raise Gone
+        return copy
 
     def _connect_out(self, call: Call, target: Internet) -> None:
         with contextlib.ExitStack() as left:
-            theirs = left.enter_context(caller.copy_of(call, _place(call)))
+            theirs = left.enter_context(self._socket_of(call))
             if theirs.family != target.family:
                 raise OSError(errno.EAFNOSUPPORT, "connect")
             if theirs.type != socket.SOCK_STREAM:
