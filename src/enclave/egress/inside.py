@@ -72,6 +72,9 @@ def _connect_local(who: Caller, theirs: socket.socket, address: Local) -> None:
         return
     file = who.file(address.path)
     try:
+        # Made with our rights, not the caller's: only to what is the caller's own.
+        if os.fstat(file).st_uid != os.fstat(theirs.fileno()).st_uid:
+            raise OSError(errno.EACCES, "connect")
         theirs.connect(f"/proc/self/fd/{file}")
     finally:
         os.close(file)
