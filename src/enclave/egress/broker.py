@@ -99,8 +99,9 @@ class Broker:
         return Surroundings(leads_away=self._routes.leads_away, tell=tell, violated=violated, services=services)
 
     async def _dismiss(self, number: int) -> None:
-        if (session := self._sessions.pop(number, None)) is not None:
+        if (session := self._sessions.get(number)) is not None:
             await session.close()
+            self._sessions.pop(number, None)
         self._report({"ev": "dismissed", "id": number})
 
     def _follow_sockets(self) -> None:

@@ -31,6 +31,7 @@ from enclave.sandbox.syscalls import NUMBERS
 MOST_AT_ONCE: Final = 4096
 """How many connections of one session may be made or carried at one time."""
 
+_OBITUARY_SECONDS: Final = 0.5
 _SENDS: Final = ("sendto", "sendmsg", "sendmmsg")
 _NAMES: Final = {pair[linux.MACHINE != "x86_64"]: name for name, pair in NUMBERS.items()}
 _OWN: Final = "it is an address of the machine itself, or there is no way to it"
@@ -59,6 +60,7 @@ class Session:
         self._resolver = Resolver(sockets[0], self._pins, self._ledger)
         self._door = Door(sockets[1], self._visited) if len(sockets) > 1 else None
         self._handed: dict[int, outgoing.Handed] = {}
+        self._all_told: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(listener, self._take)
@@ -74,10 +76,20 @@ class Session:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._around.services.close()
-        for handed in tuple(self._handed.values()):
-            self.closed(sockdiag.measure(handed.identity))
+        await self._settle_handed()
         self._ledger.settle(last=True)
         os.close(self._listener.fd)
+
+    async def _settle_handed(self) -> None:
+        for handed in tuple(self._handed.values()):
+            if (found := sockdiag.measure(handed.identity)) is not None:
+                self.closed(found)
+        # The kernel tells of the others from a queue of its own, a moment after they are gone.
+        self._all_told = self._loop.create_future()
+        if self._handed:
+            await asyncio.wait((self._all_told,), timeout=_OBITUARY_SECONDS)
+        for handed in tuple(self._handed.values()):
+            self.closed(sockdiag.Closed(handed.identity.cookie, 0, 0))
 
     def settle(self) -> None:
         """Tell what was summed up since the last time."""
@@ -88,6 +100,8 @@ class Session:
         handed = self._handed.pop(closed.cookie, None)
         if handed is not None:
             self._ledger.enter(handed.ended(closed.sent, closed.received))
+        if self._all_told is not None and not self._handed and not self._all_told.done():
+            self._all_told.set_result(None)
         return handed is not None
 
     # -- calls -----------------------------------------------------------------------------------------------------

@@ -58,8 +58,8 @@ _NLM_F_REQUEST: Final = 1
 _ALL_STATES: Final = 0xFFFFFFFF
 
 
-def measure(which: Identity) -> Closed:
-    """What a socket has carried so far; nothing, if the kernel knows it no more."""
+def measure(which: Identity) -> Closed | None:
+    """What a socket has carried so far; None if the kernel has it no more, and tells of it as of one that is closed."""
     ports = struct.pack("!HH", *which.ports)
     addresses = which.source.ljust(16, b"\0") + which.target.ljust(16, b"\0")
     request = struct.pack("=BBBBI", which.family, socket.IPPROTO_TCP, 1 << (_INET_DIAG_INFO - 1), 0, _ALL_STATES)
@@ -69,7 +69,7 @@ def measure(which: Identity) -> Closed:
         asked.send(header + body)
         if (found := _closed(asked.recv(8192))) is not None and found.cookie == which.cookie:
             return found
-    return Closed(which.cookie, 0, 0)
+    return None
 
 
 def _netlink() -> socket.socket:
