@@ -13,7 +13,7 @@ import socket
 from collections.abc import Iterator
 from typing import Final
 
-from enclave.egress import caller
+from enclave.egress import apart, caller
 from enclave.egress.address import Address, Internet, Local, Unspecified
 from enclave.egress.notification import Call
 
@@ -25,7 +25,7 @@ async def connect(call: Call, theirs: socket.socket, address: Address) -> None:
     """Connect a copy of the caller's socket to a place within the sandbox. Raises OSError, as the kernel would."""
     with not_blocking(theirs) as blocked:
         if isinstance(address, Local) and theirs.family == socket.AF_UNIX:
-            _connect_local(call, theirs, address)
+            await _connect_local(call, theirs, address)
         elif isinstance(address, Internet) and theirs.family == address.family:
             await _connect_internet(theirs, address, wait=blocked)
         elif isinstance(address, Unspecified) and theirs.family in _INTERNET:
@@ -45,22 +45,26 @@ def not_blocking(sock: socket.socket) -> Iterator[bool]:
         os.set_blocking(sock.fileno(), blocked)
 
 
-def _connect_local(call: Call, theirs: socket.socket, address: Local) -> None:
+async def _connect_local(call: Call, theirs: socket.socket, address: Local) -> None:
     if address.path.startswith(b"\0"):
-        theirs.connect(address.path)
+        _check(await apart.connect(theirs, address.path))
         return
     file = caller.socket_file(call, address.path)
     try:
-        theirs.connect(f"/proc/self/fd/{file}")
+        _check(await apart.connect(theirs, f"/proc/self/fd/{file}"))
     finally:
         os.close(file)
 
 
 async def _connect_internet(theirs: socket.socket, address: Internet, *, wait: bool) -> None:
-    error = theirs.connect_ex(address.for_connect())
+    error = await apart.connect(theirs, address.for_connect())
     if error == errno.EINPROGRESS and wait:
         await writable_end(theirs)
         error = theirs.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    _check(error)
+
+
+def _check(error: int) -> None:
     if error:
         raise OSError(error, os.strerror(error))
 
