@@ -142,3 +142,57 @@ async def test_calls_that_never_end_keep_no_other_session(sandboxes: Sandboxes) 
 
     assert told.end.code == 0
     assert after.printed == "True\n"
+
+
+async def test_a_connect_that_is_made_to_block_keeps_nobody(sandboxes: Sandboxes) -> None:
+    """The flag that keeps a connect from waiting is taken off while the broker makes it: nobody accepts there."""
+    told = await sandboxes.run(
+        RACE + "import fcntl\nos.chdir('/tmp')\n"
+        "listening = socket.socket(socket.AF_UNIX); listening.bind('l'); listening.listen(0)\n"
+        "first = socket.socket(socket.AF_UNIX); first.connect('l')\n"
+        "s = socket.socket(socket.AF_UNIX)\n"
+        "def flip():\n    while time.monotonic() < end: fcntl.fcntl(s, fcntl.F_SETFL, 0)\n"
+        "def connect():\n    while time.monotonic() < end: libc.connect(s.fileno(), b'\\1\\0l\\0', 4)\n"
+        "threading.Thread(target=connect, daemon=True).start()\n"
+        "flip()\n"
+        "try: socket.socket().connect(('198.51.100.1', 80))\nexcept PermissionError: print('over', flush=True)\n"
+        "os._exit(0)",
+        [SERVER],
+        cpus=2,
+        wall_clock_seconds=10,
+    )
+
+    assert told.printed == "over\n"
+
+
+async def test_a_socket_that_lingers_keeps_nobody(sandboxes: Sandboxes) -> None:
+    """Its program lets go of it while its connect waits, so that the broker is the last to close it."""
+    told = await sandboxes.run(
+        "import os, socket, struct, threading\n"
+        "where = socket.create_server(('127.0.0.1', 0)); s = socket.socket()\n"
+        "s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 1000))\n"
+        "asking = threading.Thread(target=s.connect_ex, args=(('198.18.7.99', 7),)); asking.start()\n"
+        "same = socket.socket(fileno=os.dup(s.fileno()))\n"
+        "import time; time.sleep(0.5)\n"
+        "same.connect(where.getsockname()); same.setblocking(False)\n"
+        "try:\n    while True: same.send(bytes(1 << 16))\nexcept BlockingIOError: pass\n"
+        "same.close(); s.close(); asking.join(); print('over')\n",
+        ["198.18.7.0/24"],
+        cpus=2,
+        wall_clock_seconds=10,
+    )
+
+    assert told.printed == "over\n"
+
+
+async def test_the_way_of_packets_is_not_the_programs_to_choose(sandboxes: Sandboxes) -> None:
+    told = await sandboxes.run(
+        HANDED
+        + "".join(
+            f"attempt(lambda: s.setsockopt({level}, {option}, bytes(136)))\n"
+            for level, option in ((1, 25), (1, 62), (0, 4), (0, 42), (0, 46), (41, 6), (41, 57))
+        ),
+        [SERVER],
+    )
+
+    assert told.printed.splitlines() == ["EPERM"] * 7

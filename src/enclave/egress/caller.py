@@ -10,6 +10,7 @@ import struct
 from typing import Final
 
 from enclave.egress.address import MAX_ADDRESS, Address, parse, parse_message
+from enclave.egress.apart import Shared
 from enclave.egress.notification import Call, read_memory
 from enclave.sandbox import linux
 
@@ -44,7 +45,7 @@ def copy_of(call: Call, fd: int) -> socket.socket:
     finally:
         os.close(process)
     try:
-        return socket.socket(fileno=copy)
+        return Shared(fileno=copy)
     except OSError:
         os.close(copy)
         raise

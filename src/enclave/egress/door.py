@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 _ACCEPTS_AT_ONCE: Final = 16
+_BACKLOG: Final = 1024
 _PAIR_SECONDS: Final = 5.0
 
 Peer = tuple[str, int]
@@ -41,6 +42,8 @@ class Door:
 
     def knock(self, theirs: socket.socket) -> "asyncio.Future[socket.socket]":
         """Begin to connect the caller's socket, which must not block; our end of it comes. Raises OSError."""
+        # Hostile hands can make it block, which it does only where nobody is let in: first all that wait are.
+        self._accept(_BACKLOG)
         here = "::ffff:127.0.0.1" if theirs.family == socket.AF_INET6 else "127.0.0.1"
         if (error := theirs.connect_ex((here, self._port))) not in (0, errno.EINPROGRESS):
             raise OSError(error, os.strerror(error))
@@ -56,8 +59,8 @@ class Door:
         arrived.add_done_callback(over)
         return arrived
 
-    def _accept(self) -> None:
-        for _ in range(_ACCEPTS_AT_ONCE):
+    def _accept(self, most: int = _ACCEPTS_AT_ONCE) -> None:
+        for _ in range(most):
             try:
                 ours, peer = self._sock.accept()
             except OSError:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from enclave.egress import caller
+from enclave.egress import apart, caller
 from enclave.egress.address import Address, Internet, Local, Unspecified
 from enclave.egress.notification import Call, Gone, Listener
 
@@ -46,7 +46,7 @@ async def connect(who: Caller, theirs: socket.socket, address: Address) -> None:
     """
     with not_blocking(theirs) as blocked:
         if isinstance(address, Local) and theirs.family == socket.AF_UNIX:
-            _connect_local(who, theirs, address)
+            await _connect_local(who, theirs, address)
         elif isinstance(address, Internet) and theirs.family == address.family:
             await _connect_internet(theirs, address, wait=blocked)
         elif isinstance(address, Unspecified) and theirs.family in _INTERNET:
@@ -66,25 +66,29 @@ def not_blocking(sock: socket.socket) -> Iterator[bool]:
         os.set_blocking(sock.fileno(), blocked)
 
 
-def _connect_local(who: Caller, theirs: socket.socket, address: Local) -> None:
+async def _connect_local(who: Caller, theirs: socket.socket, address: Local) -> None:
     if address.path.startswith(b"\0"):
-        theirs.connect(address.path)
+        _check(await apart.connect(theirs, address.path))
         return
     file = who.file(address.path)
     try:
         # Made with our rights, not the caller's: only to what is the caller's own.
         if os.fstat(file).st_uid != os.fstat(theirs.fileno()).st_uid:
             raise OSError(errno.EACCES, "connect")
-        theirs.connect(f"/proc/self/fd/{file}")
+        _check(await apart.connect(theirs, f"/proc/self/fd/{file}"))
     finally:
         os.close(file)
 
 
 async def _connect_internet(theirs: socket.socket, address: Internet, *, wait: bool) -> None:
-    error = theirs.connect_ex(address.for_connect())
+    error = await apart.connect(theirs, address.for_connect())
     if error == errno.EINPROGRESS and wait:
         await writable_end(theirs)
         error = theirs.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    _check(error)
+
+
+def _check(error: int) -> None:
     if error:
         raise OSError(error, os.strerror(error))
 

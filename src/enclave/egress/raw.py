@@ -14,6 +14,7 @@ import struct
 from typing import Final
 
 from enclave.egress.address import Internet
+from enclave.egress.apart import Shared
 
 _SO_ATTACH_FILTER, _SO_LOCK_FILTER = 26, 44
 _NETWORK_HEADER: Final = 0xFFF00000
@@ -41,7 +42,7 @@ def twin_of(theirs: socket.socket, target: Internet) -> socket.socket:
 
     Raises OSError.
     """
-    made = socket.socket(theirs.family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    made = Shared(theirs.family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         for level, option, size in _CARRIED:
             made.setsockopt(level, option, theirs.getsockopt(level, option, size))

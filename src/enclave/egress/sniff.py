@@ -13,6 +13,7 @@ _SERVER_NAME, _ENCRYPTED_HELLO = 0, 0xFE0D
 _TOKEN: Final = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 
 _METHOD: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-")
+_MAX_METHOD: Final = 32
 
 
 class Unreadable(Exception):
@@ -129,7 +130,8 @@ def _only_name(extension: bytes) -> str:
 def _head(data: bytes) -> bytes | None:
     """The head of an HTTP request; None if it goes on."""
     # Methods are case-sensitive, and every one that is registered is in capitals (RFC 9110, section 16.1).
-    if not all(byte in _METHOD for byte in data[:32].split(b" ", 1)[0]):
+    method = data[: _MAX_METHOD + 1].split(b" ", 1)[0]
+    if len(method) > _MAX_METHOD or not all(byte in _METHOD for byte in method):
         raise Unreadable("this is neither TLS nor HTTP, which is all that a rule on names lets through")
     head, end, _ = data.partition(b"\r\n\r\n")
     return head if end else None
@@ -143,6 +145,8 @@ def _host(head: bytes) -> str:
     hosts = [value for name, value in map(_field, fields) if name == b"host"]
     if len(hosts) != 1:
         raise Unreadable("the HTTP request does not have just one Host")
+    if not all(0x21 <= byte < 0x7F for byte in parts[1]):
+        raise Unreadable("the HTTP request line is malformed")
     if not parts[1].startswith(b"/") and parts[1] != b"*":
         raise Unreadable("the HTTP request is not for a path")
     return _text(_without_port(hosts[0]))

@@ -137,7 +137,7 @@ class Except:
 
 
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
-_TCP, _UDP, _ROUTE = 6, 17, 0
+_IP, _TCP, _UDP, _IPV6, _ROUTE = 0, 6, 17, 41, 0
 _SOL_SOCKET: Final = 1
 _HUGE_PAGES: Final = {"mmap": 0x40000, "memfd_create": 0x4, "shmget": 0x800}
 
@@ -201,9 +201,17 @@ CONDITIONAL: Final[Mapping[str, tuple[Never | Only | Except, str]]] = {
         " socket that the broker handed over",
     ),
     "setsockopt": (
-        Except(({1: (_SOL_SOCKET,), 2: (26, 27, 44, 50, 51, 52)}, {1: (_TCP,), 2: (19, 23, 30, 31, 33, 34)})),
+        Except(
+            (
+                {1: (_SOL_SOCKET,), 2: (25, 26, 27, 44, 50, 51, 52, 62)},
+                {1: (_TCP,), 2: (19, 23, 30, 31, 33, 34)},
+                {1: (_IP,), 2: (4, 42, 46)},
+                {1: (_IPV6,), 2: (6, 57)},
+            )
+        ),
         "filters (SO_ATTACH_* and SO_LOCK_FILTER) are programs for the kernel; TCP_REPAIR, TCP_FASTOPEN* and TCP_ULP"
-        " change what a socket that the broker handed over is",
+        " change what a socket that the broker handed over is; SO_BINDTO*, IP_OPTIONS, IPV6_RTHDR and"
+        " IPV6_2292PKTOPTIONS (source routes) choose where its packets go, MCAST_JOIN_* what the machine receives",
     ),
 }
 
