@@ -5,6 +5,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+import trustme
 
 from enclave.config import VARIABLES, Settings
 from enclave.contracts.errors import InvalidRequest
@@ -16,7 +17,9 @@ def test_without_an_environment_there_are_defaults() -> None:
     assert Settings.from_env({}) == Settings(home=Path.home() / ".enclave")
 
 
-def test_the_environment_sets_everything_and_overrides_win() -> None:
+def test_the_environment_sets_everything_and_overrides_win(tmp_path: Path) -> None:
+    authority = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(authority))
     environ = {
         "ENCLAVE_HOME": "/a",
         "ENCLAVE_HOST": "::1",
@@ -28,7 +31,7 @@ def test_the_environment_sets_everything_and_overrides_win() -> None:
         "ENCLAVE_SECRET_KEY": KEY,
         "ENCLAVE_EGRESS_PRIVATE": "10.0.0.0/8, ::1/128",
         "ENCLAVE_EGRESS_DENY": "*.example.org, 10.1.0.0/16:22",
-        "ENCLAVE_EGRESS_CA": __file__,
+        "ENCLAVE_EGRESS_CA": str(authority),
         "ENCLAVE_FILE_RETENTION": "60",
     }
     assert set(environ) == set(VARIABLES.values())
@@ -43,7 +46,7 @@ def test_the_environment_sets_everything_and_overrides_win() -> None:
         secret_key=bytes(range(32)),
         egress_private=(ip_network("10.0.0.0/8"), ip_network("::1/128")),
         egress_deny=("*.example.org", "10.1.0.0/16:22"),
-        egress_ca=Path(__file__),
+        egress_ca=authority,
         file_retention=60,
     )
 
@@ -63,6 +66,7 @@ def test_the_environment_sets_everything_and_overrides_win() -> None:
         ("ENCLAVE_EGRESS_PRIVATE", "internal"),
         ("ENCLAVE_EGRESS_DENY", "*.com"),
         ("ENCLAVE_EGRESS_CA", "/nowhere"),
+        ("ENCLAVE_EGRESS_CA", __file__),
         ("ENCLAVE_EGRESS_PRIVATE", "10.0.0.0/8 10.1.0.0/16"),
     ],
 )

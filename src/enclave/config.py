@@ -1,5 +1,6 @@
 """What an operator can set, and what each setting is when it is left out."""
 
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
@@ -126,8 +127,10 @@ def _rules(text: str) -> tuple[str, ...]:
 
 def _file(text: str) -> Path:
     path = Path(text).expanduser()
-    if not path.is_file():
-        raise InvalidRequest("ENCLAVE_EGRESS_CA must be a file of certificates in PEM form")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except OSError:  # ssl.SSLError is one
+        raise InvalidRequest("ENCLAVE_EGRESS_CA must be a file of certificates in PEM form") from None
     return path
 
 

@@ -1,6 +1,7 @@
 """A binding on a whole server: its secret stays sealed in all that the server keeps and says."""
 
 import base64
+import errno
 import os
 import subprocess
 import sys
@@ -66,3 +67,18 @@ def test_a_secret_outlives_the_server_and_is_readable_nowhere(tmp_path: Path) ->
 
     assert b"api.example.org" in live
     assert b"SEKRIT" not in live + kept(tmp_path)
+
+
+TRY = """
+import socket
+try:
+    socket.create_connection(("169.254.169.254", 80))
+except OSError as error:
+    enclave.result(error.errno)
+"""
+
+
+def test_leave_for_loopback_leaves_the_broker_deciding(tmp_path: Path) -> None:
+    with served(tmp_path / "home", tmp_path / "said", ENCLAVE_EGRESS_PRIVATE="10.20.0.0/16,127.0.0.1/32") as client:
+        session = client.run(TRY, limits={"wallClockSeconds": 10}, wait=30)
+        assert session.result().result == errno.EACCES

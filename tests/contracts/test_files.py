@@ -63,7 +63,7 @@ def test_any_other_place_is_refused_by_its_name(path: str) -> None:
     assert message.startswith("must ")
 
 
-@pytest.mark.parametrize("path", ["main.py", "main.js", "main.mjs"])
+@pytest.mark.parametrize("path", ["main.py", "main.js", "main.mjs", "main.py/x"])
 def test_the_program_is_not_overwritten(path: str) -> None:
     assert refused({path: "x"}) == [(f"files.{path}.[key]", "is where the program itself is put")]
     assert CreateSessionRequest(code="x", files={f"lib/{path}": ""}).files

@@ -313,6 +313,12 @@ def test_private_space_is_opened_only_by_a_cidr_within_it_or_the_operators_leave
     assert not verdict(whole, address, private=[host]).allowed
 
 
+@pytest.mark.parametrize("leave", ["127.0.0.1/32", "127.0.0.0/8", "::1/128", "0.0.0.0/0"])
+def test_leave_for_upstreams_on_the_machine_itself_opens_no_loopback_to_a_name(leave: str) -> None:
+    for address in ("127.0.0.1", "::1", "169.254.169.254"):
+        assert not verdict(["example.org"], address, pinned=("example.org",), private=[leave]).allowed
+
+
 def test_a_cidr_of_private_space_opens_it_at_its_own_port_alone() -> None:
     allow = ["10.0.0.0/8:5432", "example.org"]
 
@@ -375,12 +381,10 @@ def test_rules_are_what_they_were_made_of() -> None:
     assert decide(Rules(()), canonical("8.8.8.8"), 443) == Verdict(False, None, "no rule allows it", ())
 
 
-@pytest.mark.parametrize(
-    "text", ["8.8.8.0/24", "0.0.0.0/0", "10.0.0.0/7", "10.0.0.0/8:443", "example.org", "127.0.0.0/8"]
-)
-def test_the_operators_leave_is_for_private_space(text: str) -> None:
-    with pytest.raises(ValueError, match="private space"):
-        parse_rules([], [], [text])
+@pytest.mark.parametrize("text", ["10.0.0.0/8:443", "10.0.0.1/8", "example.org"])
+def test_the_operators_leave_is_for_networks(text: str) -> None:
+    with pytest.raises(ValueError, match=r"IPv4 or IPv6 network|host bits"):
+        parse_rules(["example.org"], private=[text])
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536])

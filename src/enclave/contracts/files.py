@@ -47,7 +47,7 @@ def _checked(path: str) -> str:
 
 
 def _not_the_program(path: str) -> str:
-    if path in PROGRAMS:
+    if path.partition("/")[0] in PROGRAMS:
         raise PydanticCustomError("file_path", "is where the program itself is put")
     return path
 

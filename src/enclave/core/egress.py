@@ -5,6 +5,7 @@ The broker holds this, so it needs the standard library only, and a verdict take
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 
 from enclave.core.address import (
     Address,
@@ -18,7 +19,7 @@ from enclave.core.address import (
     within_private,
 )
 from enclave.core.name import normalise_name, parents, unreachable
-from enclave.core.rule import ALL_PORTS, CidrRule, NameRule, Ports, Rule, parse_rule
+from enclave.core.rule import CidrRule, NameRule, Ports, Rule, parse_rule
 
 __all__ = [
     "Address",
@@ -98,7 +99,9 @@ class _Table:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """A session's rules; `private` is the part of private space that the operator lets names resolve into.
+    """A session's rules; `private` are networks whose private addresses the operator lets names resolve into.
+
+    Leave for anything else, such as loopback, is leave for the upstreams of bindings, and opens nothing here.
 
     A name that is denied is not resolved, and closes every address it was resolved to. An address that a CIDR allows is
     reached by its number, whatever names it has: to close an address, deny its CIDR.
@@ -165,15 +168,8 @@ def parse_rules(allow: Sequence[str], deny: Sequence[str] = (), private: Sequenc
     return Rules(
         tuple(parse_rule(text) for text in allow),
         tuple(parse_rule(text) for text in deny),
-        tuple(_private_network(text) for text in private),
+        tuple(ip_network(text) for text in private),
     )
-
-
-def _private_network(text: str) -> Network:
-    rule = parse_rule(text)
-    if isinstance(rule, NameRule) or rule.ports != ALL_PORTS or not within_private(rule.network):
-        raise ValueError(f"{text!r} is not a CIDR of private space without a port")
-    return rule.network
 
 
 def resolvable(rules: Rules, name: str) -> NameRule | None:

@@ -31,6 +31,9 @@ class Broker:
 
     def __init__(self, control: socket.socket, floor: Floor) -> None:
         self._control = control
+        # One that cannot be used must keep the broker from standing, not each session from being admitted.
+        parse_rules((), floor.deny, floor.private)
+        trust(floor.authorities)
         self._floor = floor
         self._routes = Routes()
         self._upstreams = Upstreams(self._routes.leads_away, floor.private)

@@ -77,6 +77,9 @@ def _settle(control: socket.socket, order: wire.Configure) -> Launcher:
     _become_first_of_own()
     linux.last_capability()
     landlock.domain()
+    if not privileged:
+        # It visits the networks of sandboxes, and only to one of its own user namespace may it return (setns(2)).
+        linux.unshare(linux.CLONE_NEWNET)
     own_network = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     form = _form(order, privileged=privileged)
     _move_in(order, privileged=privileged)
