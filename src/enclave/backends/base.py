@@ -79,7 +79,10 @@ class Egress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invocation:
-    """A call that the program made through a service binding; `status` null if there was no answer."""
+    """A call that the program made through a service binding; `status` null if there was no answer.
+
+    `count` says how many calls are told as one.
+    """
 
     binding: str
     method: str
@@ -89,6 +92,7 @@ class Invocation:
     received_bytes: int
     seconds: float
     error: str | None = None
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)

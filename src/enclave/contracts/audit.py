@@ -120,7 +120,7 @@ class EgressClosed(Event):
 
 
 class ServiceBindingInvoked(Event):
-    """The program called a service through a binding; what was injected is nowhere told."""
+    """The program called a service through a binding, `count` times; what was injected is nowhere told."""
 
     type: Literal["service_binding_invoked"] = "service_binding_invoked"
     binding: str
@@ -131,6 +131,7 @@ class ServiceBindingInvoked(Event):
     received_bytes: int
     duration_ms: float
     error: str | None
+    count: int
 
 
 class SyscallForbidden(Event):

@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import os
 import socket
+import struct
 import threading
-from typing import Any
+from typing import Any, Final
 
 
 class Shared(socket.socket):
@@ -20,10 +21,23 @@ class Shared(socket.socket):
         stream = self.type == socket.SOCK_STREAM and self.family != socket.AF_UNIX
         if (fd := self.detach()) < 0:
             return
-        if stream:
-            threading.Thread(target=os.close, args=(fd,), daemon=True).start()
-        else:
+        if not stream:
             os.close(fd)
+            return
+        if threading.active_count() > _MOST_THREADS:
+            _abort_on_close(fd)
+        threading.Thread(target=os.close, args=(fd,), daemon=True).start()
+
+
+_MOST_THREADS: Final = 1000
+
+
+def _abort_on_close(fd: int) -> None:
+    # So many linger that somebody means it: from now on none does.
+    with contextlib.suppress(OSError):
+        copy = socket.socket(fileno=os.dup(fd))
+        copy.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
+        copy.close()
 
 
 async def connect(sock: socket.socket, address: object) -> int:

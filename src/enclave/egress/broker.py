@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import resource
 import socket
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,10 @@ from typing import Any, Final
 
 from enclave.core.egress import Floor, parse_rules
 from enclave.egress import wire
-from enclave.egress.ledger import Attempt
+from enclave.egress.ledger import Attempt, Invoked, Ledger
 from enclave.egress.route import Routes
 from enclave.egress.service.binding import Call, Services, trust
-from enclave.egress.session import Session, Surroundings
+from enclave.egress.session import Load, Session, Surroundings
 from enclave.egress.sockdiag import Closed, Obituaries
 from enclave.egress.upstreams import Upstreams
 from enclave.sandbox import wire as message
@@ -40,6 +41,7 @@ class Broker:
         self._sessions: dict[int, Session] = {}
         self._reports: deque[Mapping[str, Any]] = deque()
         self._over = asyncio.Event()
+        self._load = Load(*_most_connections())
         self._loop = asyncio.get_running_loop()
         # Look-ups of names wait in threads; a session has few at once, so that slow ones of some keep none waiting.
         self._loop.set_default_executor(ThreadPoolExecutor(_RESOLVING, "resolve"))
@@ -81,6 +83,13 @@ class Broker:
                 self._loop.create_task(self._dismiss(order["id"]))
 
     def _admit(self, number: int, fds: Sequence[int]) -> None:
+        try:
+            self._look_after(number, fds)
+        except Exception as error:
+            log.exception("a session could not be admitted")
+            self._report({"ev": "lost", "id": number, "why": f"the egress broker could not look after it: {error!r}"})
+
+    def _look_after(self, number: int, fds: Sequence[int]) -> None:
         terms = wire.read_terms(fds[0])
         rules = parse_rules(terms.allow, (*terms.deny, *self._floor.deny), self._floor.private)
         if rules.raw:
@@ -95,11 +104,20 @@ class Broker:
         def violated(call: str) -> None:
             self._report({"ev": "violated", "id": number, "call": call})
 
+        calls = Ledger[Invoked](lambda told: self._report({"ev": "invoked", "id": number, **told.to_fields()}))
+
         def invoked(call: Call) -> None:
-            self._report({"ev": "invoked", "id": number, **asdict(call)})
+            calls.enter(Invoked(**asdict(call)))
 
         services = Services(terms.places(), trust(self._floor.authorities), self._upstreams.connect, invoked)
-        return Surroundings(leads_away=self._routes.leads_away, tell=tell, violated=violated, services=services)
+        return Surroundings(
+            leads_away=self._routes.leads_away,
+            tell=tell,
+            violated=violated,
+            services=services,
+            calls=calls,
+            load=self._load,
+        )
 
     async def _dismiss(self, number: int) -> None:
         if (session := self._sessions.get(number)) is not None:
@@ -137,6 +155,16 @@ class Broker:
                 return
             self._reports.popleft()
         self._loop.remove_writer(self._control)
+
+
+_DESCRIPTORS_EACH: Final = 8
+_DESCRIPTORS_BESIDE: Final = 1024
+
+
+def _most_connections() -> tuple[int, int]:
+    """How many connections may be carried at once, and how many of one session, with the descriptors there are."""
+    most = (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _DESCRIPTORS_BESIDE) // _DESCRIPTORS_EACH
+    return max(most, 64), max(most // 2, 32)
 
 
 def serve(control: socket.socket) -> None:

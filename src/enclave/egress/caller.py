@@ -3,6 +3,7 @@
 Everything here may change between two looks; what a decision rests on is copied once, and the copy is what is used.
 """
 
+import functools
 import os
 import socket
 import stat
@@ -17,7 +18,7 @@ from enclave.sandbox import linux
 _MSGHDR_BYTES: Final = 56
 _MMSGHDR_BYTES: Final = 64
 _MOST_MESSAGES: Final = 64
-_SO_COOKIE: Final = 57
+_SO_COOKIE, _SO_NETNS_COOKIE = 57, 71
 _PIDFD_THREAD: Final = os.O_EXCL
 _SYS_PIDFD_OPEN: Final = 434
 _SYS_OPENAT2: Final = 437
@@ -54,6 +55,23 @@ def copy_of(call: Call, fd: int) -> socket.socket:
 def cookie_of(sock: socket.socket) -> int:
     """The kernel's own number of a socket, which no other has (SO_COOKIE of socket(7))."""
     return int(struct.unpack("=Q", sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8))[0])
+
+
+def is_of_this_machine(sock: socket.socket) -> bool:
+    """Whether it is of the network that this process is in, and not of the sandbox's own.
+
+    Before Linux 5.14 that cannot be told, and the answer is no.
+    """
+    try:
+        return sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8) == _own_network()
+    except OSError:
+        return False
+
+
+@functools.cache
+def _own_network() -> bytes:
+    with socket.socket(socket.AF_UNIX) as own:
+        return own.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
 
 
 def has_peer(sock: socket.socket) -> bool:

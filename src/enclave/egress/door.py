@@ -16,6 +16,7 @@ from typing import Any, Final
 _ACCEPTS_AT_ONCE: Final = 16
 _BACKLOG: Final = 1024
 _PAIR_SECONDS: Final = 5.0
+_REST_SECONDS: Final = 0.5
 
 Peer = tuple[str, int]
 
@@ -63,10 +64,21 @@ class Door:
         for _ in range(most):
             try:
                 ours, peer = self._sock.accept()
-            except OSError:
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    self._rest()
                 return
             ours.setblocking(False)
             self._place(ours, _plain(peer))
+
+    def _rest(self) -> None:
+        # Nobody can be let in for want of a descriptor, and to look again and again would keep others waiting.
+        self._loop.remove_reader(self._sock)
+        self._loop.call_later(_REST_SECONDS, self._go_on)
+
+    def _go_on(self) -> None:
+        if self._sock.fileno() >= 0:
+            self._loop.add_reader(self._sock, self._accept)
 
     def _place(self, ours: socket.socket, peer: Peer) -> None:
         arrived = self._expected.get(peer)

@@ -5,7 +5,7 @@ A program may try a million connections; an audit trail must neither lose that i
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Generic, Literal, Protocol, Self, TypeVar
 
 SINGLY: Final = 64
 """How many attempts of a session are told one by one."""
@@ -15,7 +15,24 @@ MOST: Final = 1000
 """How many of both a session may take of its org's trail before only the last sum remains."""
 OTHERS: Final = "(others)"
 
-Protocol = Literal["tcp", "udp", "dns"]
+Transport = Literal["tcp", "udp", "dns"]
+
+
+class Entry(Protocol):
+    """What a ledger can take: something that can be the same as another to a reader, and be told as one with it."""
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What makes two the same."""
+        ...
+
+    def with_another(self, other: Self) -> Self:
+        """Both as one."""
+        ...
+
+    def as_other(self) -> Self:
+        """Without what tells it from others."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +45,7 @@ class Attempt:
     ev: Literal["allowed", "denied", "closed"]
     target: str
     port: int = 0
-    protocol: Protocol = "tcp"
+    protocol: Transport = "tcp"
     name: str | None = None
     rule: str | None = None
     why: str = ""
@@ -56,20 +73,66 @@ class Attempt:
             seconds=max(self.seconds, other.seconds),
         )
 
+    def as_other(self) -> "Attempt":
+        """Without what tells it from others."""
+        why = "too many to be told one by one"
+        return replace(self, target=OTHERS, port=0, protocol="tcp", name=None, rule=None, why=why)
+
     def to_fields(self) -> Mapping[str, Any]:
         """As JSON can carry it."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-class Ledger:
-    """The attempts of one session; call `settle` now and then, and at its end."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invoked:
+    """A call that was made through a binding; `status` None if there was no answer."""
 
-    def __init__(self, tell: Callable[[Attempt], None]) -> None:
+    binding: str
+    method: str
+    path: str
+    status: int | None
+    error: str | None
+    count: int = 1
+    sent: int = 0
+    received: int = 0
+    seconds: float = 0.0
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What makes two calls the same to a reader."""
+        return (self.binding, self.method, self.path, self.status, self.error)
+
+    def with_another(self, other: "Invoked") -> "Invoked":
+        """Both as one."""
+        return replace(
+            self,
+            count=self.count + other.count,
+            sent=self.sent + other.sent,
+            received=self.received + other.received,
+            seconds=max(self.seconds, other.seconds),
+        )
+
+    def as_other(self) -> "Invoked":
+        """Without what tells it from others."""
+        return replace(self, method=OTHERS, path=OTHERS, status=None, error=None)
+
+    def to_fields(self) -> Mapping[str, Any]:
+        """As JSON can carry it."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+E = TypeVar("E", bound=Entry)
+
+
+class Ledger(Generic[E]):
+    """What one session did of a kind; call `settle` now and then, and at its end."""
+
+    def __init__(self, tell: Callable[[E], None]) -> None:
         self._tell = tell
         self._told = 0
-        self._sums: dict[tuple[object, ...], Attempt] = {}
+        self._sums: dict[tuple[object, ...], E] = {}
 
-    def enter(self, attempt: Attempt) -> None:
+    def enter(self, attempt: E) -> None:
         """Take note of an attempt."""
         if self._told < SINGLY:
             self._told += 1
@@ -77,7 +140,7 @@ class Ledger:
             return
         key = attempt.key
         if key not in self._sums and len(self._sums) >= AT_ONCE:
-            attempt = Attempt(ev=attempt.ev, target=OTHERS, count=attempt.count, why="too many to be told one by one")
+            attempt = attempt.as_other()
             key = attempt.key
         self._sums[key] = self._sums[key].with_another(attempt) if key in self._sums else attempt
 

@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import fcntl
+import select
 import struct
 from dataclasses import dataclass
 from typing import Final
@@ -44,6 +45,12 @@ class Listener:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+
+    def asked(self) -> bool:
+        """Whether a call waits; a listener whose sandbox has ended is readable too, and to take from it may wait."""
+        waiting = select.poll()
+        waiting.register(self.fd, select.POLLIN)
+        return any(event & select.POLLIN for _, event in waiting.poll(0))
 
     def take(self) -> Call | None:
         """The next call; ask only when the descriptor is readable. None if it is gone already."""

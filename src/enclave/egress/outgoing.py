@@ -53,7 +53,7 @@ class Handed:
         return self.attempt.closed(sent, received, time.monotonic() - self.since)
 
 
-async def hand_over(made: Outgoing, listener: Listener, ledger: Ledger, handed: dict[int, Handed]) -> None:
+async def hand_over(made: Outgoing, listener: Listener, ledger: Ledger[Attempt], handed: dict[int, Handed]) -> None:
     """Connect a socket of this machine and put it in the place of the caller's. Raises OSError and Gone."""
     attempt = made.allowed()
     ledger.enter(attempt)
@@ -77,7 +77,7 @@ def _plant(made: Outgoing, listener: Listener, twin: socket.socket) -> None:
     listener.plant(made.call, twin.fileno(), place, close_on_exec=caller.closes_on_exec(made.call, place))
 
 
-async def carry(made: Outgoing, listener: Listener, ledger: Ledger, door: Door) -> None:
+async def carry(made: Outgoing, listener: Listener, ledger: Ledger[Attempt], door: Door) -> None:
     """Connect the caller's socket to the broker, and the broker to the target. Raises OSError and Gone."""
     with made.theirs, socket.socket(made.target.family, socket.SOCK_STREAM) as outside:
         outside.setblocking(False)
@@ -113,7 +113,7 @@ async def _meet(made: Outgoing, listener: Listener, door: Door, outside: socket.
     return ours
 
 
-async def _converse(made: Outgoing, ours: socket.socket, outside: socket.socket, ledger: Ledger) -> None:
+async def _converse(made: Outgoing, ours: socket.socket, outside: socket.socket, ledger: Ledger[Attempt]) -> None:
     since, moved = time.monotonic(), Moved()
     try:
         name, hello = await carried.hello(ours, made.verdict.names)

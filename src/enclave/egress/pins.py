@@ -41,10 +41,12 @@ class Pins:
             if len(self._by_name) >= _MOST_NAMES:
                 raise Unresolved("too many names")
             self._by_name[name] = asyncio.ensure_future(self._resolve(name))
+        asked = self._by_name[name]
         try:
-            return await asyncio.shield(self._by_name[name])
+            return await asyncio.shield(asked)
         except Unresolved:
-            self._by_name.pop(name, None)
+            if self._by_name.get(name) is asked:
+                del self._by_name[name]  # to be asked again; never one that has an answer
             raise
 
     def names(self, address: Address) -> frozenset[str]:

@@ -16,7 +16,7 @@ _MOST_WAITING: Final = 64
 class Resolver:
     """Answers what comes to a socket in the sandbox's network. It owns the socket."""
 
-    def __init__(self, sock: socket.socket, pins: Pins, ledger: Ledger) -> None:
+    def __init__(self, sock: socket.socket, pins: Pins, ledger: Ledger[Attempt]) -> None:
         self._sock = sock
         self._pins = pins
         self._ledger = ledger

@@ -19,7 +19,7 @@ from enclave.core.egress import Rules, Verdict, canonical, decide
 from enclave.egress import caller, inside, outgoing, sockdiag
 from enclave.egress.address import Address, Internet
 from enclave.egress.door import Door
-from enclave.egress.ledger import Attempt, Ledger, Protocol
+from enclave.egress.ledger import Attempt, Invoked, Ledger, Transport
 from enclave.egress.notification import Call, Gone, Listener
 from enclave.egress.outgoing import Outgoing
 from enclave.egress.pins import Pins
@@ -28,14 +28,24 @@ from enclave.egress.service.binding import READ_LIMIT, Services
 from enclave.sandbox import linux
 from enclave.sandbox.syscalls import NUMBERS
 
-MOST_AT_ONCE: Final = 4096
-"""How many connections of one session may be made or carried at one time."""
-
 _OBITUARY_SECONDS: Final = 0.5
 _SENDS: Final = ("sendto", "sendmsg", "sendmmsg")
 _NAMES: Final = {pair[linux.MACHINE != "x86_64"]: name for name, pair in NUMBERS.items()}
 _OWN: Final = "it is an address of the machine itself, or there is no way to it"
 _DATAGRAM: Final = "only TCP leaves a sandbox"
+
+
+@dataclass(slots=True)
+class Load:
+    """How many connections are made or carried now, of all sessions, and the most of them all and of one."""
+
+    most: int
+    most_of_one: int
+    now: int = 0
+
+    def full(self, of_one: int) -> bool:
+        """Whether a session that has so many may have no more."""
+        return self.now >= self.most or of_one >= self.most_of_one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +56,8 @@ class Surroundings:
     tell: Callable[[Attempt], None]
     violated: Callable[[str], None]
     services: Services
+    calls: Ledger[Invoked]
+    load: Load
 
 
 class Session:
@@ -60,6 +72,7 @@ class Session:
         self._resolver = Resolver(sockets[0], self._pins, self._ledger)
         self._door = Door(sockets[1], self._visited) if len(sockets) > 1 else None
         self._handed: dict[int, outgoing.Handed] = {}
+        self._violated = False
         self._all_told: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -78,6 +91,7 @@ class Session:
         self._around.services.close()
         await self._settle_handed()
         self._ledger.settle(last=True)
+        self._around.calls.settle(last=True)
         os.close(self._listener.fd)
 
     async def _settle_handed(self) -> None:
@@ -94,6 +108,7 @@ class Session:
     def settle(self) -> None:
         """Tell what was summed up since the last time."""
         self._ledger.settle()
+        self._around.calls.settle()
 
     def closed(self, closed: sockdiag.Closed) -> bool:
         """A socket of this machine was closed; whether it was one that was handed over here."""
@@ -108,6 +123,9 @@ class Session:
 
     def _take(self) -> None:
         # One at a time: the loop goes round, and no session keeps another waiting.
+        if not self._listener.asked():
+            self._loop.remove_reader(self._listener.fd)  # the last process of the sandbox has ended
+            return
         call = self._listener.take()
         if call is None:
             return
@@ -126,8 +144,10 @@ class Session:
         elif name in _SENDS:
             self._send(call, name)
         else:
-            # It stays where it is until its session is ended for it.
-            self._around.violated(name)
+            # It stays where it is until its session is ended for it, and one that says so is enough.
+            if not self._violated:
+                self._around.violated(name)
+            self._violated = True
 
     def _send(self, call: Call, name: str) -> None:
         for address in _named_by(call, name):
@@ -148,10 +168,13 @@ class Session:
 
     async def _connect_within(self, call: Call, address: Address) -> None:
         with self._socket_of(call) as theirs:
-            if caller.cookie_of(theirs) in self._handed:
+            if self._is_handed(theirs):
                 raise OSError(errno.EISCONN, "connect")
             await inside.connect(inside.Caller(call, self._listener), theirs, address)
         self._listener.answer(call)
+
+    def _is_handed(self, theirs: socket.socket) -> bool:
+        return caller.cookie_of(theirs) in self._handed or caller.is_of_this_machine(theirs)
 
     def _socket_of(self, call: Call) -> socket.socket:
         copy = caller.copy_of(call, _place(call))
@@ -175,7 +198,7 @@ class Session:
             if not verdict.allowed:
                 self._deny(call, target, verdict.why, rule=verdict.rule)
                 return
-            if verdict.names and caller.cookie_of(theirs) in self._handed:
+            if verdict.names and self._is_handed(theirs):
                 # It is of this machine's network: what is carried goes by the sandbox's own.
                 raise OSError(errno.EISCONN, "connect")
             left.pop_all()
@@ -200,12 +223,12 @@ class Session:
         verdict = decide(self._rules, address, target.port, self._pins.names(address))
         if verdict.allowed and not self._around.leads_away(address):
             return Verdict(False, None, _OWN, ())
-        if verdict.allowed and len(self._tasks) >= MOST_AT_ONCE:
+        if verdict.allowed and self._around.load.full(len(self._tasks)):
             return Verdict(False, None, "too many connections at once", ())
         return verdict
 
     def _deny(
-        self, call: Call, target: Internet, why: str, *, protocol: Protocol = "tcp", rule: str | None = None
+        self, call: Call, target: Internet, why: str, *, protocol: Transport = "tcp", rule: str | None = None
     ) -> None:
         address = canonical(target.packed)
         name = min(self._pins.names(address), default=None)
@@ -217,7 +240,7 @@ class Session:
         self._listener.answer(call, errno.EACCES)
 
     def _visited(self, ours: socket.socket, address: str) -> None:
-        if len(self._tasks) >= MOST_AT_ONCE:
+        if self._around.load.full(len(self._tasks)):
             ours.close()
             return
         self._keep(self._serve(ours, address))
@@ -235,7 +258,12 @@ class Session:
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._around.load.now += 1
+        task.add_done_callback(self._let_go)
+
+    def _let_go(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._around.load.now -= 1
 
     async def _finish(self, call: Call, making: Coroutine[Any, Any, None]) -> None:
         try:

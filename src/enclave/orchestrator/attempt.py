@@ -50,6 +50,7 @@ def _invoked(stamp: _Stamp, told: Invocation) -> ServiceBindingInvoked:
         received_bytes=told.received_bytes,
         duration_ms=round(told.seconds * 1000, 3),
         error=told.error,
+        count=told.count,
     )
 
 

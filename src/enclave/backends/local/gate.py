@@ -52,7 +52,10 @@ class Gate:
 
     def on_attempt(self, report: Report) -> None:
         """The broker tells of an attempt."""
-        self._tell(_KINDS[report["ev"]](report))
+        if report["ev"] == "lost":
+            self._lose(report["why"])
+        else:
+            self._tell(_KINDS[report["ev"]](report))
 
     def on_broker_lost(self) -> None:
         """The broker is gone."""
@@ -111,6 +114,7 @@ def _invocation(report: Report) -> Invocation:
         received_bytes=report["received"],
         seconds=report["seconds"],
         error=report["error"],
+        count=report["count"],
     )
 
 
