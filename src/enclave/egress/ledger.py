@@ -56,6 +56,11 @@ class Attempt:
             seconds=max(self.seconds, other.seconds),
         )
 
+    def as_other(self) -> "Attempt":
+        """Without what tells it from others."""
+        why = "too many to be told one by one"
+        return replace(self, target=OTHERS, port=0, protocol="tcp", name=None, rule=None, why=why)
+
     def to_fields(self) -> Mapping[str, Any]:
         """As JSON can carry it."""
         return {name: getattr(self, name) for name in self.__slots__}
@@ -77,7 +82,7 @@ class Ledger:
             return
         key = attempt.key
         if key not in self._sums and len(self._sums) >= AT_ONCE:
-            attempt = Attempt(ev=attempt.ev, target=OTHERS, count=attempt.count, why="too many to be told one by one")
+            attempt = attempt.as_other()
             key = attempt.key
         self._sums[key] = self._sums[key].with_another(attempt) if key in self._sums else attempt
 

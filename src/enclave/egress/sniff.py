@@ -12,6 +12,8 @@ _HANDSHAKE, _CLIENT_HELLO, _HOST_NAME = 22, 1, 0
 _SERVER_NAME, _ENCRYPTED_HELLO = 0, 0xFE0D
 _TOKEN: Final = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 
+_BREAKS: Final = frozenset(b"\0\r\n")
+_MAX_METHOD: Final = 32
 _METHOD: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-")
 
 
@@ -129,28 +131,34 @@ def _only_name(extension: bytes) -> str:
 def _head(data: bytes) -> bytes | None:
     """The head of an HTTP request; None if it goes on."""
     # Methods are case-sensitive, and every one that is registered is in capitals (RFC 9110, section 16.1).
-    if not all(byte in _METHOD for byte in data[:32].split(b" ", 1)[0]):
+    if not _is_method(data[:_MAX_METHOD].split(b" ", 1)[0]):
         raise Unreadable("this is neither TLS nor HTTP, which is all that a rule on names lets through")
     head, end, _ = data.partition(b"\r\n\r\n")
     return head if end else None
 
 
+def _is_method(word: bytes) -> bool:
+    return 0 < len(word) <= _MAX_METHOD and all(byte in _METHOD for byte in word)
+
+
 def _host(head: bytes) -> str:
     request, *fields = head.split(b"\r\n")
     parts = request.split(b" ")
-    if len(parts) != 3 or parts[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
+    if len(parts) != 3 or not _is_method(parts[0]) or parts[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
         raise Unreadable("the HTTP request line is malformed")
     hosts = [value for name, value in map(_field, fields) if name == b"host"]
     if len(hosts) != 1:
         raise Unreadable("the HTTP request does not have just one Host")
-    if not parts[1].startswith(b"/") and parts[1] != b"*":
+    # A line feed or a tab within the target would end it to a server that is not as strict (RFC 9112, section 2.2).
+    visible = all(0x21 <= byte < 0x7F for byte in parts[1])
+    if not visible or (not parts[1].startswith(b"/") and parts[1] != b"*"):
         raise Unreadable("the HTTP request is not for a path")
     return _text(_without_port(hosts[0]))
 
 
 def _field(line: bytes) -> tuple[bytes, bytes]:
     name, colon, value = line.partition(b":")
-    if not colon or not name or not all(byte in _TOKEN for byte in name) or b"\r" in value or b"\n" in value:
+    if not colon or not name or not all(byte in _TOKEN for byte in name) or _BREAKS.intersection(value):
         raise Unreadable("a header of the HTTP request is malformed")
     return name.lower(), value.strip(b" \t")
 
