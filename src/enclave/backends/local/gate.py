@@ -8,6 +8,7 @@ from enclave.backends.base import Egress, Invocation, Told, Violation
 from enclave.backends.local.broker import Broker
 from enclave.backends.local.connection import Report, close_all
 from enclave.contracts.errors import Unavailable
+from enclave.egress import notification
 from enclave.egress.wire import Terms
 
 
@@ -40,7 +41,7 @@ class Gate:
             self._admit()
         else:
             for fd in self._fds:
-                self._loop.add_reader(fd, self._admit)
+                self._loop.add_reader(fd, self._asked, fd)
 
     async def close(self) -> None:
         """Return when everything that was attempted has been told, and nothing is held any more."""
@@ -57,6 +58,15 @@ class Gate:
         """The broker is gone."""
         self._number = None
         self._lose("the egress broker ended")
+
+    def _asked(self, fd: int) -> None:
+        try:
+            asked = notification.waits(fd)
+        except notification.Over:
+            self._loop.remove_reader(fd)
+            return
+        if asked:
+            self._admit()
 
     def _admit(self) -> None:
         fds, self._fds = self._unwatched(), ()
