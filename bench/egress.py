@@ -141,8 +141,8 @@ def measure(scale: float = 1.0) -> Iterator[Figure]:
         yield _denied(site, count)
         for what, rule, first in (("addresses", SERVER, ""), ("names", NAME, _NAMED)):
             yield _connects(site, count, f"connect, rule on {what}", (rule, first))
-        yield _bulk(site, count, "bulk, rule on addresses", (SERVER, "", _BULK_BAR))
-        yield _bulk(site, count, "bulk, rule on names", (NAME, _NAMED, _NAMED_BULK_BAR))
+        yield _bulk(site, 2 * count, "bulk, rule on addresses", (SERVER, "", _BULK_BAR))
+        yield _bulk(site, 2 * count, "bulk, rule on names", (NAME, _NAMED, _NAMED_BULK_BAR))
         yield from _calls(site, count)
         yield _held(site)
 
