@@ -8,12 +8,12 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from rich.console import Console
 
-from bench import endurance, latency, memory, processor, tree
+from bench import egress, endurance, latency, memory, processor, tree
 from bench.caller import PYTHON, Caller
 from bench.figure import Figure, show
 from enclave.contracts.identity import Credential
@@ -57,12 +57,17 @@ Measure = Callable[[Credential, Path, argparse.Namespace], Iterator[Figure]]
 
 
 def run(asked: argparse.Namespace, act: Measure, **settings: int) -> Iterator[Figure]:
-    """The figures of one server, each said as it comes."""
+    """The figures of one server."""
     os.environ |= {f"ENCLAVE_{name.upper()}": str(value) for name, value in settings.items()}
     with tempfile.TemporaryDirectory() as home, embedded(Path(home)) as credential:
-        for figure in act(credential, Path(home), asked):
-            _say(f"{figure.what}: {figure.figure}  {figure.beside}")
-            yield figure
+        yield from said(act(credential, Path(home), asked))
+
+
+def said(figures: Iterable[Figure]) -> Iterator[Figure]:
+    """Each as it comes."""
+    for figure in figures:
+        _say(f"{figure.what}: {figure.figure}  {figure.beside}")
+        yield figure
 
 
 def _say(text: str) -> None:
@@ -82,6 +87,7 @@ def main() -> None:
     _say(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}, Python {sys.version.split()[0]}")
     figures = [*run(asked, measure, max_concurrency=max(256, asked.live + 16))]
     figures += run(asked, endure, pool=tree.WARM)
+    figures += said(egress.measure(asked.scale))
     show(figures)
 
 

@@ -1,7 +1,10 @@
 """Sandboxes on a real network: what a policy lets through, what it does not, and what is told of both."""
 
+from unittest import mock
+
 import pytest
 
+from enclave.backends.local.broker import Broker
 from enclave.core.grant import Grant
 from enclave.egress import ledger
 from tests.egress.conftest import Sandboxes
@@ -45,6 +48,16 @@ async def test_a_rule_on_addresses_hands_over_the_very_connection(sandboxes: San
     assert sorted(told.of("closed")) == sorted(told.of("allowed"))
     echoed = [one for one in told.egress if one.verdict == "closed" and one.port == 7]
     assert [(one.sent_bytes, one.received_bytes) for one in echoed] == [(4, 5), (4, 5)]  # the peer's end is one
+
+
+async def test_a_session_that_asks_for_nothing_is_not_told_to_the_broker(sandboxes: Sandboxes) -> None:
+    with mock.patch.object(Broker, "admit", autospec=True, side_effect=Broker.admit) as admit:
+        for _ in range(3):
+            assert (await sandboxes.run("print('hi')")).end.code == 0
+        assert admit.call_count == 0
+
+        await sandboxes.run(CLIENT + f"attempt(lambda: peer('{SERVER}', 7))")
+        assert admit.call_count == 1
 
 
 async def test_what_no_rule_names_is_refused_at_once_and_told(sandboxes: Sandboxes, nothing_reached: None) -> None:

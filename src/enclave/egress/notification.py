@@ -40,20 +40,34 @@ class Gone(Exception):
     """The thread that made the call is gone, or makes it no more."""
 
 
+class Over(Exception):
+    """No program is left that could make a call."""
+
+
+def waits(fd: int) -> bool:
+    """Whether there is something to read of a descriptor. Raises Over if there will be nothing any more.
+
+    A listener whose last program is gone is readable to select(2) and epoll(7), but there is nothing to take, and
+    before Linux 6.11 the kernel waits for it without end.
+    """
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    events = sum(events for _, events in poll.poll(0))
+    if events & select.POLLHUP and not events & select.POLLIN:
+        raise Over
+    return bool(events & select.POLLIN)
+
+
 class Listener:
     """The calls of one sandbox. It owns its descriptor."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
 
-    def asked(self) -> bool:
-        """Whether a call waits; a listener whose sandbox has ended is readable too, and to take from it may wait."""
-        waiting = select.poll()
-        waiting.register(self.fd, select.POLLIN)
-        return any(event & select.POLLIN for _, event in waiting.poll(0))
-
     def take(self) -> Call | None:
-        """The next call; ask only when the descriptor is readable. None if it is gone already."""
+        """The next call, None if it is gone already. Raises Over."""
+        if not waits(self.fd):
+            return None
         buffer = bytearray(_DATA.size)
         try:
             fcntl.ioctl(self.fd, _RECV, buffer)

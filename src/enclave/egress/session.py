@@ -20,7 +20,7 @@ from enclave.egress import caller, inside, outgoing, sockdiag
 from enclave.egress.address import Address, Internet
 from enclave.egress.door import Door
 from enclave.egress.ledger import Attempt, Invoked, Ledger, Transport
-from enclave.egress.notification import Call, Gone, Listener
+from enclave.egress.notification import Call, Gone, Listener, Over
 from enclave.egress.outgoing import Outgoing
 from enclave.egress.pins import Pins
 from enclave.egress.resolver import Resolver
@@ -123,12 +123,15 @@ class Session:
 
     def _take(self) -> None:
         # One at a time: the loop goes round, and no session keeps another waiting.
-        if not self._listener.asked():
-            self._loop.remove_reader(self._listener.fd)  # the last process of the sandbox has ended
+        try:
+            call = self._listener.take()
+        except Over:
+            self._loop.remove_reader(self._listener.fd)
             return
-        call = self._listener.take()
-        if call is None:
-            return
+        if call is not None:
+            self._answer(call)
+
+    def _answer(self, call: Call) -> None:
         try:
             self._decide(call)
         except OSError as error:

@@ -10,10 +10,12 @@ MAX_HELLO: Final = 16 * 1024
 
 _HANDSHAKE, _CLIENT_HELLO, _HOST_NAME = 22, 1, 0
 _SERVER_NAME, _ENCRYPTED_HELLO = 0, 0xFE0D
+_MOST_RECORDS: Final = 16
+"""Each piece that comes is read anew; what OpenSSL makes is in one record, browsers' in two at most."""
 _TOKEN: Final = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
-
-_METHOD: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-")
+_BREAKS: Final = frozenset(b"\0\r\n")
 _MAX_METHOD: Final = 32
+_METHOD: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-")
 
 
 class Unreadable(Exception):
@@ -61,11 +63,13 @@ class _Reader:
 
 def _hello(data: bytes) -> bytes | None:
     """The body of the client hello, gathered from its records; None if there are more to come."""
-    gathered, at = b"", 0
+    gathered, at, records = b"", 0, 0
     while at + 5 <= len(data):
         kind, length = data[at], int.from_bytes(data[at + 3 : at + 5], "big")
         if kind != _HANDSHAKE or data[at + 1] != 3 or not 0 < length <= MAX_HELLO:
             raise Unreadable("this is not a TLS client hello")
+        if (records := records + 1) > _MOST_RECORDS:
+            raise Unreadable("the TLS client hello is in too many pieces")
         gathered += data[at + 5 : at + 5 + length]
         at += 5 + length
         if at > len(data):
@@ -137,24 +141,28 @@ def _head(data: bytes) -> bytes | None:
     return head if end else None
 
 
+def _is_method(word: bytes) -> bool:
+    return 0 < len(word) <= _MAX_METHOD and all(byte in _METHOD for byte in word)
+
+
 def _host(head: bytes) -> str:
     request, *fields = head.split(b"\r\n")
     parts = request.split(b" ")
-    if len(parts) != 3 or parts[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
+    if len(parts) != 3 or not _is_method(parts[0]) or parts[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
         raise Unreadable("the HTTP request line is malformed")
     hosts = [value for name, value in map(_field, fields) if name == b"host"]
     if len(hosts) != 1:
         raise Unreadable("the HTTP request does not have just one Host")
-    if not all(0x21 <= byte < 0x7F for byte in parts[1]):
-        raise Unreadable("the HTTP request line is malformed")
-    if not parts[1].startswith(b"/") and parts[1] != b"*":
+    # A line feed or a tab within the target would end it to a server that is not as strict (RFC 9112, section 2.2).
+    visible = all(0x21 <= byte < 0x7F for byte in parts[1])
+    if not visible or (not parts[1].startswith(b"/") and parts[1] != b"*"):
         raise Unreadable("the HTTP request is not for a path")
     return _text(_without_port(hosts[0]))
 
 
 def _field(line: bytes) -> tuple[bytes, bytes]:
     name, colon, value = line.partition(b":")
-    if not colon or not name or not all(byte in _TOKEN for byte in name) or b"\r" in value or b"\n" in value:
+    if not colon or not name or not all(byte in _TOKEN for byte in name) or _BREAKS.intersection(value):
         raise Unreadable("a header of the HTTP request is malformed")
     return name.lower(), value.strip(b" \t")
 

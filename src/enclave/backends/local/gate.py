@@ -1,7 +1,6 @@
 """A session's way to the broker: nothing of it is used, or costs anything, until the session asks for something."""
 
 import asyncio
-import select
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -9,6 +8,7 @@ from enclave.backends.base import Egress, Invocation, Told, Violation
 from enclave.backends.local.broker import Broker
 from enclave.backends.local.connection import Report, close_all
 from enclave.contracts.errors import Unavailable
+from enclave.egress import notification
 from enclave.egress.wire import Terms
 
 
@@ -41,7 +41,7 @@ class Gate:
             self._admit()
         else:
             for fd in self._fds:
-                self._loop.add_reader(fd, self._look, fd)
+                self._loop.add_reader(fd, self._asked, fd)
 
     async def close(self) -> None:
         """Return when everything that was attempted has been told, and nothing is held any more."""
@@ -62,14 +62,14 @@ class Gate:
         self._number = None
         self._lose("the egress broker ended")
 
-    def _look(self, fd: int) -> None:
-        # Readable is also what hangs up, as a listener does when the last process of its sandbox ends.
-        waiting = select.poll()
-        waiting.register(fd, select.POLLIN)
-        if any(event & select.POLLIN for _, event in waiting.poll(0)):
+    def _asked(self, fd: int) -> None:
+        try:
+            asked = notification.waits(fd)
+        except notification.Over:
+            self._loop.remove_reader(fd)
+            return
+        if asked:
             self._admit()
-        else:
-            self._drop()
 
     def _admit(self) -> None:
         fds, self._fds = self._unwatched(), ()
