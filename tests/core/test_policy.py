@@ -121,7 +121,13 @@ def test_a_policy_without_rules_is_taken(policy: EgressPolicy) -> None:
 LANGUAGES = {Guarantee.PYTHON, Guarantee.NODE}
 
 
-ASKED_FOR = {Guarantee.EGRESS_ALLOWLIST, Guarantee.SERVICE_BINDINGS, Guarantee.FILES, Guarantee.GIT_SOURCE}
+ASKED_FOR = {
+    Guarantee.EGRESS_ALLOWLIST,
+    Guarantee.EGRESS_ADDRESSES,
+    Guarantee.SERVICE_BINDINGS,
+    Guarantee.FILES,
+    Guarantee.GIT_SOURCE,
+}
 
 
 @pytest.mark.parametrize("language", list(Language))

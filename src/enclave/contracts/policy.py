@@ -88,6 +88,7 @@ class Guarantee(StrEnum):
     DISK_LIMIT = "disk_limit"
     EGRESS_DENY = "egress_deny"
     EGRESS_ALLOWLIST = "egress_allowlist"
+    EGRESS_ADDRESSES = "egress_addresses"
     SERVICE_BINDINGS = "service_bindings"
     FILES = "files"
     GIT_SOURCE = "git_source"

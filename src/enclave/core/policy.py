@@ -15,7 +15,7 @@ from enclave.contracts.policy import (
 )
 from enclave.contracts.sessions import CreateSessionRequest
 from enclave.contracts.wire import wire_name
-from enclave.core.rule import parse_rule
+from enclave.core.egress import parse_rule, parse_rules
 
 FLOOR: Final = SessionLimits(
     memory_mib=16, wall_clock_seconds=0.1, cpu_seconds=0.1, cpus=0.05, pids=4, disk_mib=1, output_kib=1
@@ -119,6 +119,7 @@ def required(request: CreateSessionRequest) -> frozenset[Guarantee]:
     """What must be enforced for a session to be taken."""
     asked = {
         Guarantee.EGRESS_ALLOWLIST: request.egress.mode is EgressMode.ALLOWLIST,
+        Guarantee.EGRESS_ADDRESSES: parse_rules(request.egress.allow).raw,
         Guarantee.SERVICE_BINDINGS: bool(request.service_bindings),
         Guarantee.FILES: bool(request.files),
         Guarantee.GIT_SOURCE: request.source is not None,

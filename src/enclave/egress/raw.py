@@ -77,6 +77,16 @@ def _local_ports() -> tuple[int, int]:
     return first, last
 
 
+def available() -> bool:
+    """Whether this kernel lets this user hold a socket to one peer; without that none is handed over."""
+    with socket.socket() as probe:
+        try:
+            _bind_to_peer(probe, Internet(bytes(4), 1))
+        except OSError:
+            return False
+        return True
+
+
 class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 

@@ -15,6 +15,7 @@ from enclave.backends.local.station import Station
 from enclave.contracts.errors import Unavailable
 from enclave.contracts.policy import Guarantee, Language
 from enclave.core.egress import Floor
+from enclave.egress import raw
 
 _ENFORCED: Final = frozenset(
     {
@@ -95,7 +96,11 @@ class LocalBackend:
             log.error("%s", error)
             self._guarantees = _ENFORCED - (_BY_CGROUP if machine.lacks_cgroups() else _ENFORCED)
         else:
-            more = ((Guarantee.NODE, node), (Guarantee.GIT_SOURCE, self._sources))
+            more = (
+                (Guarantee.NODE, node),
+                (Guarantee.GIT_SOURCE, self._sources),
+                (Guarantee.EGRESS_ADDRESSES, raw.available() or None),
+            )
             self._guarantees = _ENFORCED | {guarantee for guarantee, given in more if given is not None}
 
     async def close(self) -> None:

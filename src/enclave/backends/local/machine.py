@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from enclave.backends.base import Check
+from enclave.egress import raw
 from enclave.sandbox import cgroup, landlock, seccomp
 
 NODE_GUEST: Final = "/opt/enclave/node.js"
@@ -200,6 +201,12 @@ def _egress() -> Check:
     return Check("egress broker", "user_notif" in known, detail, mend)
 
 
+def _egress_addresses() -> Check:
+    detail = "rules on addresses: a socket that is handed over is held to its peer by a filter"
+    mend = "run as root; rules on names and service bindings do without"
+    return Check("egress by address", raw.available(), detail, mend, essential=False)
+
+
 _EXAMINATIONS: Final[tuple[Callable[[], Check], ...]] = (
     _kernel,
     _namespaces,
@@ -210,4 +217,5 @@ _EXAMINATIONS: Final[tuple[Callable[[], Check], ...]] = (
     _python,
     _node,
     _egress,
+    _egress_addresses,
 )
