@@ -58,7 +58,7 @@ def call(connection):
 _CONNECTS = "spent = clock(connect, 200)"
 _NAMED = f"socket.getaddrinfo({NAME!r}, 80)\n"
 _DENIED = "denied(); spent = clock(denied, 500)"
-_BULK_MIB = 256
+_BULK_MIB = 1024
 _BULK = f"spent = bulk({_BULK_MIB} << 20)"
 _BOUND = """
 bound = http.client.HTTPConnection(os.environ['ENCLAVE_SVC_BENCH'].removeprefix('http://'))

@@ -32,7 +32,8 @@ def server() -> int:
 
 def launcher() -> int:
     """The launcher of the bare interpreters: the first process of its own PID namespace."""
-    return children(children(server())[0])[0]
+    # The broker is a child of the server too, and has none of its own.
+    return next(below[0] for child in children(server()) if (below := children(child)))
 
 
 def descendants(pid: int) -> Iterator[int]:
