@@ -11,6 +11,7 @@ from rich.text import Text
 from enclave.cli.say import as_json, printable
 from enclave.contracts.audit import AuditEvent
 from enclave.contracts.bindings import Binding
+from enclave.contracts.identity import WhoAmI
 from enclave.contracts.sessions import Session
 from enclave.contracts.wire import Wire
 
@@ -85,6 +86,11 @@ def bindings(found: Iterable[Binding]) -> None:
     _print(heads, [_binding(binding) for binding in found])
 
 
+def caller(found: WhoAmI) -> None:
+    """Who one is."""
+    _print(("ORG", "WHO", "ROLE", "SCOPES"), [[_text(each) for each in _caller(found)]])
+
+
 def document(values: Iterable[Wire]) -> None:
     """The values as one JSON list."""
     print(as_json([value.model_dump(mode="json") for value in values]))
@@ -133,6 +139,10 @@ def _binding(binding: Binding) -> Sequence[Text]:
     bounds = (" ".join(binding.methods) or "any", " ".join(binding.paths) or "any")
     updated = f"{binding.updated_at:%Y-%m-%d %H:%M:%S}"
     return tuple(_text(each) for each in (binding.name, binding.url, injected, *bounds, updated))
+
+
+def _caller(found: WhoAmI) -> Sequence[str]:
+    return (found.org_id, found.user_id, found.role, " ".join(found.scopes))
 
 
 def _text(text: str, style: str = "") -> Text:

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, Self
 
 from enclave.contracts.errors import Unavailable
 from enclave.contracts.identity import Role
+from enclave.core.access import lesser
 
 SCHEMA_VERSION: Final = 1
 
@@ -89,7 +90,7 @@ class SqliteDirectory:
     def find_key(self, key_id: str) -> KeyRecord | None:
         """The key, if it is in force and its member still is one; its role is the lesser of the key's and theirs."""
         row = self._one(_FIND_KEY, (key_id,))
-        return KeyRecord(key_id, Member(row[1], row[2], _lesser(row[3], row[4])), row[0]) if row else None
+        return KeyRecord(key_id, Member(row[1], row[2], lesser(Role(row[3]), Role(row[4]))), row[0]) if row else None
 
     def revoke_key(self, key_id: str) -> None:
         """Put a key out of force for good. Idempotent."""
@@ -140,11 +141,6 @@ _FIND_KEY: Final = (
     " FROM api_keys JOIN memberships USING (org_id, user_id) WHERE id = ? AND revoked_at IS NULL"
 )
 _REVOKE_KEY: Final = "UPDATE api_keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?"
-
-
-def _lesser(role: str, other: str) -> Role:
-    # Roles are declared from the greatest down.
-    return max(Role(role), Role(other), key=list(Role).index)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -9,6 +9,7 @@ from typing import Self, Unpack
 from enclave.contracts.audit import AuditEvent
 from enclave.contracts.files import SessionFile
 from enclave.contracts.frames import StreamFrame
+from enclave.contracts.identity import WhoAmI
 from enclave.contracts.sessions import CreateSessionRequest, Health, Phase, Session, SessionResult
 from enclave.contracts.wire import Page
 from enclave.sdk.bindings import AsyncBindings, Bindings
@@ -105,6 +106,14 @@ class Enclave:
     def teardown(self, session_id: str) -> Session:
         """Stop the session if it runs and reclaim all that belongs to it; it may be done twice."""
         return self._driver.run(self._api.teardown(session_id))
+
+    def org_audit(self) -> Iterator[AuditEvent]:
+        """The org's whole audit trail, oldest first; further pages are fetched as you get to them."""
+        return (delivery.item for delivery in self._driver.iterate(self._api.org_audit()))
+
+    def whoami(self) -> WhoAmI:
+        """Who the client's credential is for: org, role and scopes."""
+        return self._driver.run(self._api.whoami())
 
     def health(self) -> Health:
         """Whether the server and its backend work."""
@@ -278,6 +287,16 @@ class AsyncEnclave:
     async def teardown(self, session_id: str) -> Session:
         """Stop the session if it runs and reclaim all that belongs to it; it may be done twice."""
         return await self._driver.run(self._api.teardown(session_id))
+
+    async def org_audit(self) -> AsyncIterator[AuditEvent]:
+        """The org's whole audit trail, oldest first; further pages are fetched as you get to them."""
+        async with aclosing(self._driver.iterate(self._api.org_audit())) as deliveries:
+            async for delivery in deliveries:
+                yield delivery.item
+
+    async def whoami(self) -> WhoAmI:
+        """Who the client's credential is for: org, role and scopes."""
+        return await self._driver.run(self._api.whoami())
 
     async def health(self) -> Health:
         """Whether the server and its backend work."""

@@ -181,16 +181,16 @@ def _operation(operation: Operation, named: Named) -> Schema:
 
 
 def _description(operation: Operation) -> Schema:
-    scope = (f"Scope: `{operation.scope}`.",) if operation.scope is not None else ()
+    scope = () if operation.public else (f"Scope: {f'`{operation.scope}`' if operation.scope else 'any'}.",)
     # On purpose: `curl -d` says that it sends a form.
     body = ("The body is read as JSON whatever its `Content-Type` says.",) if operation.body is not None else ()
     return {"description": " ".join((*scope, *body))} if scope or body else {}
 
 
 def _security(operation: Operation) -> Schema:
-    if operation.scope is None:
+    if operation.public:
         return {"security": []}
-    return {"x-scope": operation.scope, "security": [{"bearer": []}]}
+    return {"x-scope": operation.scope or "any", "security": [{"bearer": []}]}
 
 
 def _parameters(operation: Operation) -> list[Schema]:
@@ -242,7 +242,7 @@ def _success(operation: Operation, named: Named) -> Schema:
 
 
 def _problems(operation: Operation, named: Named) -> Schema:
-    guarded = _GUARDED if operation.scope is not None else ()
+    guarded = () if operation.public else _GUARDED if operation.scope else (InvalidRequest, Unauthenticated)
     missing = (NotFound,) if _in_path(operation) and operation.replaced is None else ()
     kinds = (*guarded, *missing, *_OWN.get(operation.name, ()), *_EVERYWHERE)
     content = {MEDIA_TYPE: {"schema": named[("problem", "serialization")]}}

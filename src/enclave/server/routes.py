@@ -18,6 +18,7 @@ from enclave.contracts.operations import (
     GET_AUDIT,
     GET_BINDING,
     GET_FILE,
+    GET_ORG_AUDIT,
     GET_RESULT,
     GET_SESSION,
     HEALTH,
@@ -27,11 +28,12 @@ from enclave.contracts.operations import (
     PUT_BINDING,
     STREAM_SESSION,
     TEARDOWN_SESSION,
+    WHOAMI,
     Operation,
 )
 from enclave.contracts.sessions import CreateSessionRequest, Health
 from enclave.contracts.wire import Wire
-from enclave.core.access import authorize
+from enclave.core.access import authorize, who_is
 from enclave.identity.base import Authenticator
 from enclave.orchestrator.orchestrator import Orchestrator
 from enclave.server.download import Download
@@ -179,6 +181,19 @@ async def delete_binding(call: Call) -> ASGIApp:
     return call.answer(await call.platform.orchestrator.bindings.delete(call.principal, call.binding_name))
 
 
+async def whoami(call: Call) -> ASGIApp:
+    """GET /whoami."""
+    call.query()
+    return call.answer(who_is(call.principal))
+
+
+async def get_org_audit(call: Call) -> ASGIApp:
+    """GET /audit."""
+    query = call.query()
+    events = call.platform.orchestrator.org_audit(call.principal, cursor=query.cursor(), limit=query.limit())
+    return call.answer(await events)
+
+
 RESPONSES: Final[Mapping[str, Respond]] = {
     CREATE_SESSION.name: create_session,
     LIST_SESSIONS.name: list_sessions,
@@ -192,8 +207,10 @@ RESPONSES: Final[Mapping[str, Respond]] = {
     LIST_BINDINGS.name: list_bindings,
     GET_BINDING.name: get_binding,
     DELETE_BINDING.name: delete_binding,
+    WHOAMI.name: whoami,
+    GET_ORG_AUDIT.name: get_org_audit,
 }
-"""How each operation that asks for a scope is answered."""
+"""How each operation that asks for a credential is answered."""
 
 
 class Guarded:
@@ -242,7 +259,7 @@ def routes(platform: Platform) -> list[Route]:
 
 
 def _route(platform: Platform, operation: Operation) -> Route:
-    endpoint = Public(platform) if operation.scope is None else Guarded(platform, operation)
+    endpoint = Public(platform) if operation.public else Guarded(platform, operation)
     # A path within a session may have slashes.
     path = operation.path.replace("{path}", "{path:path}")
     route = Route(path, endpoint, methods=[operation.method], name=operation.name)
