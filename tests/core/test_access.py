@@ -15,13 +15,14 @@ READS = {
     "list_sessions", "get_session", "get_result", "get_audit", "stream_session", "get_file", "list_bindings",
     "get_binding",
 }  # fmt: skip
-AUDITS = {"get_org_audit"}
+AUDITS = {"get_org_audit", "list_keys"}
+KEYS = {"create_key", "revoke_key"}
 PUBLIC = {"health"}
 ANYONES = {"whoami"}
 ALL = READS | PUBLIC | ANYONES
 MAY = {
-    Role.OWNER: ALL | SETS_UP | WRITES | AUDITS,
-    Role.ADMIN: ALL | SETS_UP | WRITES | AUDITS,
+    Role.OWNER: ALL | SETS_UP | WRITES | AUDITS | KEYS,
+    Role.ADMIN: ALL | SETS_UP | WRITES | AUDITS | KEYS,
     Role.DEVELOPER: ALL | WRITES,
     Role.VIEWER: ALL,
     Role.AUDITOR: ALL | AUDITS,
@@ -86,5 +87,5 @@ def test_an_auditor_changes_nothing() -> None:
 def test_whatever_changes_something_needs_the_right_to_write() -> None:
     changing = {operation.name for operation in OPERATIONS if operation.method != "GET"}
 
-    writing = (Scope.SESSIONS_WRITE, Scope.BINDINGS_WRITE)
-    assert changing == {one.name for one in OPERATIONS if one.scope in writing} == WRITES | SETS_UP
+    writing = (Scope.SESSIONS_WRITE, Scope.BINDINGS_WRITE, Scope.KEYS_WRITE)
+    assert changing == {one.name for one in OPERATIONS if one.scope in writing} == WRITES | SETS_UP | KEYS

@@ -7,6 +7,7 @@ from enclave.contracts.audit import AuditEvent
 from enclave.contracts.bindings import Binding, PutBinding
 from enclave.contracts.frames import StreamFrame
 from enclave.contracts.identity import Scope, WhoAmI
+from enclave.contracts.keys import CreateKey, Key, MadeKey
 from enclave.contracts.sessions import CreateSessionRequest, Health, Session, SessionResult
 from enclave.contracts.wire import Page, Wire
 
@@ -104,6 +105,18 @@ WHOAMI: Final = Operation(
     name="whoami", method="GET", path="/whoami", scope=None, any_scope=True, result=WhoAmI,
     summary="Who the credential is for: org, role and scopes.",
 )  # fmt: skip
+CREATE_KEY: Final = Operation(
+    name="create_key", method="POST", path="/keys", scope=Scope.KEYS_WRITE, status=201, body=CreateKey, result=MadeKey,
+    summary="Make an API key that may no more than its maker. `apiKey` is shown this once.",
+)  # fmt: skip
+LIST_KEYS: Final = Operation(
+    name="list_keys", method="GET", path="/keys", scope=Scope.KEYS_READ, result=Page[Key], query=("limit", "cursor"),
+    summary="The org's API keys, oldest first, revoked ones too. What makes them keys is shown nowhere.",
+)  # fmt: skip
+REVOKE_KEY: Final = Operation(
+    name="revoke_key", method="DELETE", path="/keys/{id}", scope=Scope.KEYS_WRITE, result=Key,
+    summary="Refuse an API key from now on. Idempotent.",
+)  # fmt: skip
 GET_ORG_AUDIT: Final = Operation(
     name="get_org_audit", method="GET", path="/audit", scope=Scope.AUDIT_READ, result=Page[AuditEvent],
     query=("limit", "cursor"),
@@ -113,5 +126,5 @@ GET_ORG_AUDIT: Final = Operation(
 OPERATIONS: Final = (
     HEALTH, CREATE_SESSION, LIST_SESSIONS, GET_SESSION, GET_RESULT, GET_AUDIT, STREAM_SESSION, GET_FILE,
     TEARDOWN_SESSION, PUT_BINDING, LIST_BINDINGS, GET_BINDING, DELETE_BINDING, WHOAMI,
-    GET_ORG_AUDIT,
+    CREATE_KEY, LIST_KEYS, REVOKE_KEY, GET_ORG_AUDIT,
 )  # fmt: skip

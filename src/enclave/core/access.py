@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from enclave.contracts.errors import Forbidden
+from enclave.contracts.errors import FieldProblem, Forbidden, InvalidRequest
 from enclave.contracts.identity import Principal, Role, Scope, WhoAmI
 from enclave.contracts.operations import Operation
 
@@ -30,6 +30,23 @@ def lesser(role: Role, other: Role) -> Role:
     shared = ROLES[role] & ROLES[other]
     down = sorted((role, other), key=list(Role).index, reverse=True)
     return next(one for one in (*down, Role.VIEWER) if ROLES[one] <= shared)
+
+
+def narrowed(principal: Principal, role: Role | None, scopes: Iterable[Scope] | None) -> tuple[Role, frozenset[Scope]]:
+    """The role and scopes that a principal passes on. Raises Forbidden where they are more than its own, and
+    InvalidRequest for a scope that the role has not."""
+    given = role or principal.role
+    if not ROLES[given] <= ROLES[principal.role]:
+        raise Forbidden(f"the role {principal.role} cannot pass on the role {given}")
+    if scopes is None:
+        scopes = principal.scopes if role is None else ROLES[given]
+    wanted = frozenset(scopes)
+    if beyond := wanted - ROLES[given]:
+        message = f"the role {given} has not: {', '.join(ordered(beyond))}"
+        raise InvalidRequest("a scope is not of the role", errors=(FieldProblem(field="scopes", message=message),))
+    if beyond := wanted - principal.scopes:
+        raise Forbidden(f"you cannot pass on what you lack: {', '.join(ordered(beyond))}")
+    return given, wanted
 
 
 def ordered(scopes: Iterable[Scope]) -> tuple[Scope, ...]:

@@ -38,12 +38,12 @@ from enclave.contracts.policy import Guarantee
 from enclave.contracts.sessions import CreateSessionRequest, Phase, Session, SessionResult
 from enclave.contracts.wire import Page
 from enclave.core.access import authorize
+from enclave.core.cursor import check_limit, cut, event_cursor, seq_of, session_cursor, session_of
 from enclave.core.files import check_files, contents
 from enclave.core.policy import Ceiling, check_egress, check_template, require, required, resolve
 from enclave.core.remote import Remote
 from enclave.core.session import UNSETTLED, Program, TornDown, advance
 from enclave.orchestrator.bindings import ServiceBindings
-from enclave.orchestrator.cursor import check_limit, cut, event_cursor, seq_of, session_cursor, session_of
 from enclave.orchestrator.ending import Loss, Printed, cut_short, lost
 from enclave.orchestrator.identifier import session_ids
 from enclave.orchestrator.record import PLATFORM, Ports, Record

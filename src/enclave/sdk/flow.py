@@ -16,7 +16,9 @@ from enclave.contracts.errors import Conflict, EnclaveError, NoSuchFile, NotFoun
 from enclave.contracts.files import path_problem
 from enclave.contracts.frames import EndFrame, StreamFrame
 from enclave.contracts.identity import WhoAmI
+from enclave.contracts.keys import CreateKey, Key, MadeKey
 from enclave.contracts.operations import (
+    CREATE_KEY,
     CREATE_SESSION,
     DELETE_BINDING,
     GET_AUDIT,
@@ -27,9 +29,11 @@ from enclave.contracts.operations import (
     GET_SESSION,
     HEALTH,
     LIST_BINDINGS,
+    LIST_KEYS,
     LIST_SESSIONS,
     OPERATIONS,
     PUT_BINDING,
+    REVOKE_KEY,
     STREAM_SESSION,
     TEARDOWN_SESSION,
     WHOAMI,
@@ -164,6 +168,22 @@ class Api:
     def whoami(self) -> Flow[WhoAmI]:
         """Who the client's credential is for."""
         yield Deliver((yield from self._fetch(Call(operation=WHOAMI, path=WHOAMI.path))))
+
+    def create_key(self, request: CreateKey) -> Flow[MadeKey]:
+        """A key that was just made."""
+        body = request.model_dump_json(exclude_unset=True).encode()
+        headers = {"Content-Type": "application/json"}
+        yield Deliver(
+            (yield from self._fetch(Call(operation=CREATE_KEY, path=CREATE_KEY.path, headers=headers, body=body)))
+        )
+
+    def keys(self) -> Flow[Key]:
+        """Key after key, page by page."""
+        return self._pages(LIST_KEYS)
+
+    def revoke_key(self, key_id: str) -> Flow[Key]:
+        """A key after it was revoked."""
+        yield Deliver((yield from self._fetch(_call(REVOKE_KEY, key_id))))
 
     def _pages(self, operation: Operation) -> Flow[Any]:
         cursor = None

@@ -25,12 +25,20 @@ from enclave.contracts.errors import (
     Unavailable,
 )
 from enclave.contracts.frames import StreamFrame
-from enclave.contracts.operations import CREATE_SESSION, GET_FILE, GET_RESULT, OPERATIONS, PUT_BINDING, Operation
+from enclave.contracts.operations import (
+    CREATE_KEY,
+    CREATE_SESSION,
+    GET_FILE,
+    GET_RESULT,
+    OPERATIONS,
+    PUT_BINDING,
+    Operation,
+)
 from enclave.contracts.policy import RequestedLimits
 from enclave.contracts.sessions import Phase, Session
 from enclave.contracts.wire import wire_name
+from enclave.core.cursor import MAX_PAGE
 from enclave.core.policy import FLOOR, Ceiling
-from enclave.orchestrator.cursor import MAX_PAGE
 from enclave.server.problems import MEDIA_TYPE, STATUS
 from enclave.server.reading import DEFAULT_PAGE, MAX_WAIT_SECONDS
 
@@ -44,6 +52,7 @@ _OWN: Final[Mapping[str, tuple[type[EnclaveError], ...]]] = {
     GET_RESULT.name: (Conflict,),
     GET_FILE.name: (Conflict,),
     PUT_BINDING.name: (Conflict,),
+    CREATE_KEY.name: (Conflict,),
 }
 
 _PARAMETERS: Final[Mapping[str, Schema]] = {

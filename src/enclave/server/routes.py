@@ -12,7 +12,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from enclave.contracts.bindings import PutBinding
 from enclave.contracts.errors import Unauthenticated
 from enclave.contracts.identity import Principal
+from enclave.contracts.keys import CreateKey
 from enclave.contracts.operations import (
+    CREATE_KEY,
     CREATE_SESSION,
     DELETE_BINDING,
     GET_AUDIT,
@@ -23,9 +25,11 @@ from enclave.contracts.operations import (
     GET_SESSION,
     HEALTH,
     LIST_BINDINGS,
+    LIST_KEYS,
     LIST_SESSIONS,
     OPERATIONS,
     PUT_BINDING,
+    REVOKE_KEY,
     STREAM_SESSION,
     TEARDOWN_SESSION,
     WHOAMI,
@@ -34,7 +38,7 @@ from enclave.contracts.operations import (
 from enclave.contracts.sessions import CreateSessionRequest, Health
 from enclave.contracts.wire import Wire
 from enclave.core.access import authorize, who_is
-from enclave.identity.base import Authenticator
+from enclave.identity.base import Authenticator, Keys
 from enclave.orchestrator.orchestrator import Orchestrator
 from enclave.server.download import Download
 from enclave.server.reading import Query, Room, preferred_wait, read_body, refuse_unimplemented
@@ -49,6 +53,7 @@ class Platform:
 
     orchestrator: Orchestrator
     authenticator: Authenticator
+    keys: Keys
     health: Callable[[], Health]
     room: Room = field(default_factory=Room)
 
@@ -63,7 +68,7 @@ class Call:
     request: Request
 
     @property
-    def session_id(self) -> str:
+    def id(self) -> str:
         """The id in the path."""
         return str(self.request.path_params["id"])
 
@@ -113,22 +118,20 @@ async def list_sessions(call: Call) -> ASGIApp:
 async def get_session(call: Call) -> ASGIApp:
     """GET /sessions/{id}."""
     call.query()
-    return call.answer(await call.platform.orchestrator.get(call.principal, call.session_id))
+    return call.answer(await call.platform.orchestrator.get(call.principal, call.id))
 
 
 async def get_result(call: Call) -> ASGIApp:
     """GET /sessions/{id}/result."""
     call.query()
-    return call.answer(await call.platform.orchestrator.result(call.principal, call.session_id))
+    return call.answer(await call.platform.orchestrator.result(call.principal, call.id))
 
 
 async def get_audit(call: Call) -> ASGIApp:
     """GET /sessions/{id}/audit."""
     query = call.query()
     return call.answer(
-        await call.platform.orchestrator.audit(
-            call.principal, call.session_id, cursor=query.cursor(), limit=query.limit()
-        )
+        await call.platform.orchestrator.audit(call.principal, call.id, cursor=query.cursor(), limit=query.limit())
     )
 
 
@@ -136,7 +139,7 @@ async def stream_session(call: Call) -> ASGIApp:
     """GET /sessions/{id}/stream."""
     call.query()
     place = call.request.headers.get("last-event-id")
-    return EventStream(await call.platform.orchestrator.follow(call.principal, call.session_id, place))
+    return EventStream(await call.platform.orchestrator.follow(call.principal, call.id, place))
 
 
 async def get_file(call: Call) -> ASGIApp:
@@ -144,14 +147,14 @@ async def get_file(call: Call) -> ASGIApp:
     call.query()
     # Not as the route found it: its pattern would let a line feed at the end pass.
     _, _, path = call.request.scope["path"].partition("/files/")
-    file, content = await call.platform.orchestrator.file(call.principal, call.session_id, path)
+    file, content = await call.platform.orchestrator.file(call.principal, call.id, path)
     return Download(file, content, call.operation.media)
 
 
 async def teardown_session(call: Call) -> ASGIApp:
     """DELETE /sessions/{id}."""
     call.query()
-    return call.answer(await call.platform.orchestrator.teardown(call.principal, call.session_id))
+    return call.answer(await call.platform.orchestrator.teardown(call.principal, call.id))
 
 
 async def put_binding(call: Call) -> ASGIApp:
@@ -187,6 +190,26 @@ async def whoami(call: Call) -> ASGIApp:
     return call.answer(who_is(call.principal))
 
 
+async def create_key(call: Call) -> ASGIApp:
+    """POST /keys."""
+    call.query()
+    body = await read_body(call.request, CreateKey, call.platform.room)
+    key = await call.platform.keys.create(call.principal, body)
+    return call.answer(key)
+
+
+async def list_keys(call: Call) -> ASGIApp:
+    """GET /keys."""
+    query = call.query()
+    return call.answer(await call.platform.keys.list(call.principal, cursor=query.cursor(), limit=query.limit()))
+
+
+async def revoke_key(call: Call) -> ASGIApp:
+    """DELETE /keys/{id}."""
+    call.query()
+    return call.answer(await call.platform.keys.revoke(call.principal, call.id))
+
+
 async def get_org_audit(call: Call) -> ASGIApp:
     """GET /audit."""
     query = call.query()
@@ -208,6 +231,9 @@ RESPONSES: Final[Mapping[str, Respond]] = {
     GET_BINDING.name: get_binding,
     DELETE_BINDING.name: delete_binding,
     WHOAMI.name: whoami,
+    CREATE_KEY.name: create_key,
+    LIST_KEYS.name: list_keys,
+    REVOKE_KEY.name: revoke_key,
     GET_ORG_AUDIT.name: get_org_audit,
 }
 """How each operation that asks for a credential is answered."""
