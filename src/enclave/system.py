@@ -13,12 +13,12 @@ from enclave.backends.base import Backend, Check
 from enclave.backends.local import build, template
 from enclave.backends.local.template import Template
 from enclave.config import Settings
-from enclave.contracts.errors import InvalidRequest
+from enclave.contracts.errors import InvalidRequest, Unavailable
 from enclave.contracts.identity import Credential
 from enclave.contracts.sessions import Health
-from enclave.identity.authority import EmbeddedIdentity
 from enclave.identity.bootstrap import bootstrap
 from enclave.identity.home import private_home, secret_key_of
+from enclave.identity.service import Identity
 from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, ServiceBindings
 from enclave.server.app import Application
 from enclave.server.routes import Platform
@@ -57,10 +57,11 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
     The port must be the real one: the credential left in the home names it.
     """
     async with contextlib.AsyncExitStack() as stack:
-        identity = EmbeddedIdentity.open(settings.home, now=_now, jwt_secret=settings.jwt_secret)
-        stack.callback(identity.close)
+        private_home(settings.home)
         store = SqliteStore.open(settings.home / DATABASE)
         stack.push_async_callback(store.close)
+        identity = Identity.open(settings.home, store.note, now=_now, jwt_secret=settings.jwt_secret)
+        stack.callback(identity.close)
         sources = GitFetcher.open(settings.source_directory, settings.egress_private)
         backend = _backend(settings)
         stack.push_async_callback(backend.close)
@@ -68,10 +69,11 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         orchestrator = _orchestrator(settings, store, backend, sources)
         stack.push_async_callback(orchestrator.close)
         await orchestrator.recover()
-        ticking = asyncio.create_task(_tick(orchestrator))
+        credential = bootstrap(settings.home, base_url(settings), identity.authority)
+        ticking = asyncio.create_task(_tick(orchestrator, identity))
         stack.callback(ticking.cancel)
-        app = Application(Platform(orchestrator, identity, lambda: _health(backend)))
-        yield System(settings, app, orchestrator, bootstrap(settings.home, base_url(settings), identity))
+        app = Application(Platform(orchestrator, identity.authority, identity.keys, lambda: _health(backend)))
+        yield System(settings, app, orchestrator, credential)
 
 
 def diagnose(settings: Settings) -> tuple[Check, ...]:
@@ -120,12 +122,15 @@ def _orchestrator(
     return Orchestrator(ports, bindings, Bounds(max_concurrency=settings.max_concurrency, file_retention=retention))
 
 
-async def _tick(orchestrator: Orchestrator) -> None:
+async def _tick(orchestrator: Orchestrator, identity: Identity) -> None:
     while True:
         try:
+            await identity.tick()
             await orchestrator.tick()
         except OSError as error:
             _log.error("files cannot be removed: %s", error)
+        except Unavailable as error:
+            _log.error("%s", error.detail)
         await asyncio.sleep(_TICK_SECONDS)
 
 

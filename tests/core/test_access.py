@@ -6,8 +6,8 @@ import pytest
 
 from enclave.contracts.errors import Forbidden
 from enclave.contracts.identity import Principal, Role, Scope
-from enclave.contracts.operations import OPERATIONS, Operation
-from enclave.core.access import ROLES, authorize
+from enclave.contracts.operations import CREATE_SESSION, OPERATIONS, Operation
+from enclave.core.access import ROLES, authorize, lesser
 
 WRITES = {"create_session", "teardown_session"}
 SETS_UP = {"put_binding", "delete_binding"}
@@ -15,12 +15,19 @@ READS = {
     "list_sessions", "get_session", "get_result", "get_audit", "stream_session", "get_file", "list_bindings",
     "get_binding",
 }  # fmt: skip
+AUDITS = {"get_org_audit", "list_keys"}
+KEYS = {"create_key", "revoke_key"}
+PUBLIC = {"health"}
+ANYONES = {"whoami"}
+ALL = READS | PUBLIC | ANYONES
 MAY = {
-    Role.OWNER: SETS_UP | WRITES | READS | {"health"},
-    Role.ADMIN: SETS_UP | WRITES | READS | {"health"},
-    Role.DEVELOPER: WRITES | READS | {"health"},
-    Role.VIEWER: READS | {"health"},
+    Role.OWNER: ALL | SETS_UP | WRITES | AUDITS | KEYS,
+    Role.ADMIN: ALL | SETS_UP | WRITES | AUDITS | KEYS,
+    Role.DEVELOPER: ALL | WRITES,
+    Role.VIEWER: ALL,
+    Role.AUDITOR: ALL | AUDITS,
 }
+LINE = (Role.OWNER, Role.ADMIN, Role.DEVELOPER, Role.VIEWER)
 
 
 def principal(role: Role) -> Principal:
@@ -37,7 +44,9 @@ def test_a_role_may_do_what_the_table_says_and_nothing_else(role: Role, operatio
             authorize(principal(role), operation)
 
 
-@pytest.mark.parametrize(("higher", "lower"), [*pairwise(Role)])
+@pytest.mark.parametrize(
+    ("higher", "lower"), [*pairwise(LINE), (Role.ADMIN, Role.AUDITOR), (Role.AUDITOR, Role.VIEWER)]
+)
 def test_a_higher_role_has_all_the_scopes_of_a_lower_one(higher: Role, lower: Role) -> None:
     assert ROLES[higher] >= ROLES[lower]
 
@@ -50,12 +59,33 @@ def test_without_scopes_nothing_is_allowed_whatever_the_role(operation: Operatio
         authorize(bare, operation)
 
 
-def test_only_health_is_public() -> None:
-    assert [operation.name for operation in OPERATIONS if operation.scope is None] == ["health"]
+def test_a_key_that_may_less_than_its_role_is_told_so() -> None:
+    narrow = principal(Role.OWNER).model_copy(update={"scopes": frozenset({Scope.SESSIONS_READ})})
+
+    with pytest.raises(Forbidden, match="this credential lacks the scope sessions:write"):
+        authorize(narrow, CREATE_SESSION)
+
+
+def test_an_operation_asks_for_a_scope_or_is_listed_here() -> None:
+    assert {operation.name for operation in OPERATIONS if operation.public} == PUBLIC
+    assert {operation.name for operation in OPERATIONS if operation.any_scope} == ANYONES
+    assert all((operation.scope is None) == (operation.name in PUBLIC | ANYONES) for operation in OPERATIONS)
+
+
+@pytest.mark.parametrize("one", list(Role))
+@pytest.mark.parametrize("other", list(Role))
+def test_the_lesser_of_two_roles_may_no_more_than_either(one: Role, other: Role) -> None:
+    assert ROLES[lesser(one, other)] <= ROLES[one] & ROLES[other]
+    assert lesser(one, other) is lesser(other, one)
+    assert lesser(one, one) is one
+
+
+def test_an_auditor_changes_nothing() -> None:
+    assert [scope for scope in ROLES[Role.AUDITOR] if not scope.endswith(":read")] == []
 
 
 def test_whatever_changes_something_needs_the_right_to_write() -> None:
     changing = {operation.name for operation in OPERATIONS if operation.method != "GET"}
 
-    writing = (Scope.SESSIONS_WRITE, Scope.BINDINGS_WRITE)
-    assert changing == {one.name for one in OPERATIONS if one.scope in writing} == WRITES | SETS_UP
+    writing = (Scope.SESSIONS_WRITE, Scope.BINDINGS_WRITE, Scope.KEYS_WRITE)
+    assert changing == {one.name for one in OPERATIONS if one.scope in writing} == WRITES | SETS_UP | KEYS

@@ -22,8 +22,9 @@ from enclave.core.access import ROLES
 from enclave.identity.apikey import ApiKey, new_api_key
 from enclave.identity.authority import MAX_CREDENTIAL_CHARS, MAX_REMEMBERED, REMEMBER_SECONDS, EmbeddedIdentity
 from enclave.identity.directory import KeyRecord, Member
+from enclave.identity.service import Identity
 from enclave.identity.token import TokenReader
-from tests.identity.tokens import SECRET, issue_token
+from tests.identity.tokens import SECRET, issue_token, nowhere
 
 PEPPER = b"pepper" * 8
 MESSAGE = str(Unauthenticated())
@@ -49,7 +50,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def identity(tmp_path: Path, clock: Clock) -> Iterator[EmbeddedIdentity]:
-    with closing(EmbeddedIdentity.open(tmp_path / "home", now=clock, jwt_secret=SECRET)) as opened:
+    with closing(Identity.open(tmp_path / "home", nowhere, now=clock, jwt_secret=SECRET).authority) as opened:
         yield opened
 
 
@@ -232,7 +233,7 @@ def test_a_secret_is_not_in_the_database(identity: EmbeddedIdentity, key: ApiKey
 def test_a_hash_is_worth_nothing_without_the_pepper(owner: Member, key: ApiKey, tmp_path: Path, clock: Clock) -> None:
     home = tmp_path / "home"
     (home / "secrets.json").unlink()
-    with closing(EmbeddedIdentity.open(home, now=clock)) as identity:
+    with closing(Identity.open(home, nowhere, now=clock).authority) as identity:
         assert refused(identity, str(key)) == MESSAGE
 
 
@@ -323,17 +324,19 @@ def test_a_credential_of_the_greatest_length_passes(identity: EmbeddedIdentity) 
 @pytest.mark.parametrize("secret", ["", "short", "a" * 31])
 def test_a_short_token_secret_is_refused(tmp_path: Path, clock: Clock, secret: str) -> None:
     with pytest.raises(InvalidRequest, match="ENCLAVE_JWT_SECRET must be at least 32 bytes"):
-        EmbeddedIdentity.open(tmp_path, now=clock, jwt_secret=secret)
+        Identity.open(tmp_path, nowhere, now=clock, jwt_secret=secret)
 
 
 def test_a_token_secret_may_be_any_bytes(tmp_path: Path, clock: Clock) -> None:
     secret = b"\xff" * 32
-    with closing(EmbeddedIdentity.open(tmp_path, now=clock, jwt_secret=secret.decode(errors="surrogateescape"))) as one:
+    with closing(
+        Identity.open(tmp_path, nowhere, now=clock, jwt_secret=secret.decode(errors="surrogateescape")).authority
+    ) as one:
         assert one.identify(jwt.encode(CLAIMS, secret, algorithm="HS256")).user_id == "user_1"
 
 
 def test_without_a_token_secret_no_guessable_one_is_used(tmp_path: Path, clock: Clock) -> None:
-    with closing(EmbeddedIdentity.open(tmp_path, now=clock)) as identity:
+    with closing(Identity.open(tmp_path, nowhere, now=clock).authority) as identity:
         secrets = json.loads((tmp_path / "secrets.json").read_text())
 
         assert refused(identity, issue_token()) == MESSAGE
@@ -341,7 +344,7 @@ def test_without_a_token_secret_no_guessable_one_is_used(tmp_path: Path, clock: 
 
 
 def test_keys_outlive_a_restart(key: ApiKey, tmp_path: Path, clock: Clock) -> None:
-    with closing(EmbeddedIdentity.open(tmp_path / "home", now=clock)) as identity:
+    with closing(Identity.open(tmp_path / "home", nowhere, now=clock).authority) as identity:
         assert identity.identify(str(key)).user_id == key.id
 
 
@@ -350,4 +353,4 @@ def test_a_database_of_a_newer_version_is_refused(key: ApiKey, tmp_path: Path, c
         other.execute("PRAGMA user_version = 99")
 
     with pytest.raises(Unavailable, match="newer Enclave"):
-        EmbeddedIdentity.open(tmp_path / "home", now=clock)
+        Identity.open(tmp_path / "home", nowhere, now=clock)

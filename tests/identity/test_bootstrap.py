@@ -16,6 +16,8 @@ from enclave.identity.authority import EmbeddedIdentity
 from enclave.identity.bootstrap import bootstrap
 from enclave.identity.directory import SqliteDirectory
 from enclave.identity.home import private_home, secrets_of, write_private
+from enclave.identity.service import Identity
+from tests.identity.tokens import nowhere
 
 URL = "http://127.0.0.1:8088"
 
@@ -27,7 +29,7 @@ def home(tmp_path: Path) -> Path:
 
 @contextmanager
 def opened(home: Path) -> Iterator[EmbeddedIdentity]:
-    with closing(EmbeddedIdentity.open(home, now=lambda: datetime.now(UTC))) as identity:
+    with closing(Identity.open(home, nowhere, now=lambda: datetime.now(UTC)).authority) as identity:
         yield identity
 
 

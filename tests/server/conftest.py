@@ -3,8 +3,9 @@
 import asyncio
 import json
 import socket
+import sqlite3
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,10 +14,11 @@ from typing import Any
 import pytest
 import uvicorn
 
-from enclave.contracts.errors import Unauthenticated
 from enclave.contracts.identity import Principal, Role
 from enclave.contracts.sessions import Health
 from enclave.core.access import ROLES
+from enclave.identity.base import Authenticator
+from enclave.identity.service import DATABASE, Identity
 from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, ServiceBindings
 from enclave.server.app import Application
 from enclave.server.routes import Platform
@@ -30,13 +32,16 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@dataclass(frozen=True)
 class Tokens:
-    """Knows `<role>.<org>` as a credential."""
+    """Knows `<role>.<org>` as a credential, and what the authority knows."""
+
+    authority: Authenticator
 
     async def authenticate(self, credential: str) -> Principal:
         role, dot, org_id = credential.partition(".")
         if not dot or role not in list(Role):
-            raise Unauthenticated
+            return await self.authority.authenticate(credential)
         return Principal(user_id=credential, org_id=org_id, role=Role(role), scopes=ROLES[Role(role)])
 
 
@@ -86,6 +91,7 @@ class Site:
     backend: PuppetBackend
     orchestrator: Orchestrator
     server: uvicorn.Server
+    identity: Identity
     connections: list[Connection] = field(default_factory=list)
 
     async def open(
@@ -133,6 +139,17 @@ async def served(app: Application) -> AsyncIterator[uvicorn.Server]:
         await asyncio.sleep(0)
 
 
+def seed(path: Path) -> None:
+    """Two orgs with a member of each role, who calls themself as `Tokens` calls them."""
+    with closing(sqlite3.connect(path)) as database, database:
+        for org_id in ("org_a", "org_b"):
+            database.execute("INSERT INTO orgs (id, created_at) VALUES (?, 'then')", (org_id,))
+            for role in Role:
+                user = f"{role}.{org_id}"
+                database.execute("INSERT INTO users (id, email, created_at) VALUES (?, ?, 'then')", (user, user))
+                database.execute("INSERT INTO memberships VALUES (?, ?, ?)", (org_id, user, role))
+
+
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     store = SqliteStore.open(tmp_path / "enclave.db")
@@ -141,12 +158,15 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     bindings = ServiceBindings(store.bindings(bytes(32)), ports.clock)
     orchestrator = Orchestrator(ports, bindings, Bounds(max_concurrency=100))
     health = Health(ok=True, backend=backend.name, backend_healthy=True)
-    platform = Platform(orchestrator, Tokens(), lambda: health)
+    identity = Identity.open(tmp_path / "home", store.note, now=ports.clock)
+    seed(tmp_path / "home" / DATABASE)
+    platform = Platform(orchestrator, Tokens(identity.authority), identity.keys, lambda: health)
     async with served(Application(platform)) as server:
         port = server.servers[0].sockets[0].getsockname()[1]
-        site = Site(port, backend, orchestrator, server)
+        site = Site(port, backend, orchestrator, server, identity)
         yield site
         for connection in site.connections:
             connection.close()
         await orchestrator.close()
+    identity.close()
     await store.close()

@@ -7,6 +7,7 @@ import pytest
 
 from enclave.contracts.bindings import PutBinding
 from enclave.contracts.identity import Role
+from enclave.contracts.keys import CreateKey
 from enclave.contracts.operations import OPERATIONS, Operation
 from enclave.contracts.sessions import CreateSessionRequest
 from tests.orchestrator.test_files import leaves
@@ -17,6 +18,8 @@ pytestmark = pytest.mark.anyio
 SNAPSHOT = Path(__file__).parents[1] / "snapshots" / "access_matrix.txt"
 CALLERS = (*Role, None)
 BINDING = {"url": "https://api.example.org", "inject": {"kind": "bearer"}, "secret": "s3cret"}
+
+KEY = {"name": "k", "scopes": ["sessions:read"]}
 
 
 async def test_the_access_matrix_is_as_checked_in(site: Site) -> None:
@@ -37,8 +40,10 @@ async def test_the_access_matrix_is_as_checked_in(site: Site) -> None:
 async def status(site: Site, operation: Operation, role: Role | None, org_id: str) -> int:
     made = await site.ask("POST", "/sessions", {"code": "x"}, token=f"owner.{org_id}", prefer="wait=5")
     await site.ask("PUT", f"/bindings/of-{org_id.replace('_', '-')}", BINDING, token=f"owner.{org_id}")
+    if "keys" in operation.path:
+        made = await site.ask("POST", "/keys", KEY, token=f"owner.{org_id}")
     path = operation.path.format(id=made.json["id"], name=f"of-{org_id.replace('_', '-')}", path="a.txt")
-    bodies: dict[object, object] = {CreateSessionRequest: {"code": "x"}, PutBinding: BINDING}
+    bodies: dict[object, object] = {CreateSessionRequest: {"code": "x"}, PutBinding: BINDING, CreateKey: KEY}
     body = bodies.get(operation.body)
     answer = await site.ask(operation.method, path, body, token=f"{role}.org_a" if role else None)
     return answer.status

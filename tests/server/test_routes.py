@@ -8,12 +8,15 @@ from html import escape
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 from starlette.types import Message
 
+from enclave.contracts.audit import AuditEvent
 from enclave.contracts.errors import ERRORS, ConnectionFailed, Problem
 from enclave.contracts.operations import OPERATIONS
 from enclave.contracts.policy import Language
 from enclave.contracts.sessions import Session, SessionResult
+from enclave.core.audit import verify
 from enclave.orchestrator.orchestrator import Bounds
 from enclave.server.app import Application
 from enclave.server.problems import STATUS
@@ -337,3 +340,25 @@ async def test_a_connection_is_kept_for_the_next_request(site: Site) -> None:
         length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
         await reader.readexactly(length)
     writer.close()
+
+
+async def test_a_caller_is_told_who_they_are(site: Site) -> None:
+    told = (await site.ask("GET", "/whoami", token="viewer.org_b")).json
+    assert told == {
+        "userId": "viewer.org_b", "orgId": "org_b", "role": "viewer", "scopes": ["sessions:read", "bindings:read"],
+    }  # fmt: skip
+
+
+async def test_the_orgs_trail_is_a_chain_that_holds_and_nobody_elses(site: Site) -> None:
+    site.backend.play = prints_and_succeeds
+    await site.run(prefer="wait=5")
+    await site.run(prefer="wait=5", token="owner.org_b")
+    events, path = [], "/audit?limit=3"
+    while path:
+        page = (await site.ask("GET", path, token="auditor.org_a")).json
+        events += page["items"]
+        path = f"/audit?limit=3&cursor={page['nextCursor']}" if page["nextCursor"] else ""
+    trail = TypeAdapter(list[AuditEvent]).validate_json(json.dumps(events))
+    assert verify(trail) is None
+    assert len(trail) > 3
+    assert {event.org_id for event in trail} == {"org_a"}

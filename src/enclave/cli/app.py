@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from enclave import __version__
-from enclave.cli import binding, template
+from enclave.cli import binding, key, template
 from enclave.cli.say import PLATFORM, complain, fail, printable, refuse
 from enclave.contracts.errors import EnclaveError
 from enclave.contracts.policy import Language
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.add_typer(template.app, name="template")
 app.add_typer(binding.app, name="binding")
+app.add_typer(key.app, name="key")
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The session's id.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
@@ -195,13 +196,32 @@ def logs(
 
 
 @app.command()
-def audit(session_id: Id, json: Json = False) -> None:
-    """Print a session's audit trail."""
+def audit(
+    session_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="The session's id.")] = None,
+    json: Json = False,
+) -> None:
+    """Print a session's audit trail; without an id the whole org's, for which you need audit:read."""
     from enclave.cli import show
     from enclave.sdk.client import Enclave
 
     with Enclave() as client:
-        (show.document if json else show.trail)(client.audit(session_id))
+        events = client.org_audit() if session_id is None else client.audit(session_id)
+        (show.document if json else show.trail)(events)
+
+
+@app.command()
+def whoami(json: Json = False) -> None:
+    """Say who your key is for: org, role and scopes."""
+    from enclave.cli import show
+    from enclave.cli.say import as_json
+    from enclave.sdk.client import Enclave
+
+    with Enclave() as client:
+        caller = client.whoami()
+    if json:
+        print(as_json(caller.model_dump(mode="json")))
+    else:
+        show.caller(caller)
 
 
 @app.command()

@@ -11,6 +11,8 @@ from rich.text import Text
 from enclave.cli.say import as_json, printable
 from enclave.contracts.audit import AuditEvent
 from enclave.contracts.bindings import Binding
+from enclave.contracts.identity import WhoAmI
+from enclave.contracts.keys import Key
 from enclave.contracts.sessions import Session
 from enclave.contracts.wire import Wire
 
@@ -85,6 +87,18 @@ def bindings(found: Iterable[Binding]) -> None:
     _print(heads, [_binding(binding) for binding in found])
 
 
+def keys(found: Iterable[Key]) -> None:
+    """A line for each API key."""
+    _print(
+        ("KEY", "NAME", "ROLE", "SCOPES", "CREATED", "EXPIRES", "LAST USED", "REVOKED"), [_key(key) for key in found]
+    )
+
+
+def caller(found: WhoAmI) -> None:
+    """Who one is."""
+    _print(("ORG", "WHO", "ROLE", "SCOPES"), [[_text(each) for each in _caller(found)]])
+
+
 def document(values: Iterable[Wire]) -> None:
     """The values as one JSON list."""
     print(as_json([value.model_dump(mode="json") for value in values]))
@@ -135,6 +149,16 @@ def _binding(binding: Binding) -> Sequence[Text]:
     return tuple(_text(each) for each in (binding.name, binding.url, injected, *bounds, updated))
 
 
+def _key(key: Key) -> Sequence[Text]:
+    moments = (key.created_at, key.expires_at, key.last_used_at, key.revoked_at)
+    stamps = [f"{moment:%Y-%m-%d %H:%M:%S}" if moment else "-" for moment in moments]
+    return tuple(_text(each) for each in (key.id, key.name, key.role, " ".join(key.scopes), *stamps))
+
+
+def _caller(found: WhoAmI) -> Sequence[str]:
+    return (found.org_id, found.user_id, found.role, " ".join(found.scopes))
+
+
 def _text(text: str, style: str = "") -> Text:
     return Text(printable(text), style=style)
 
@@ -143,7 +167,7 @@ def _print(heads: Sequence[str], rows: Iterable[Sequence[Text]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in heads:
         # What a person copies, an id above all, is never shortened.
-        table.add_column(head, overflow="fold", no_wrap=head in ("SESSION", "EVENT", "CONTROL", "BINDING"))
+        table.add_column(head, overflow="fold", no_wrap=head in ("SESSION", "EVENT", "CONTROL", "BINDING", "KEY"))
     for row in rows:
         table.add_row(*row)
     width = None if sys.stdout.isatty() else _PIPE_WIDTH

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from enclave.contracts.bindings import BindingName, InjectionKind, Method
 from enclave.contracts.files import FilesDigest
+from enclave.contracts.identity import Role, Scope
 from enclave.contracts.policy import EgressPolicy, Language, SessionLimits
 from enclave.contracts.sessions import GrantedBindings, KillReason, Labels, Phase
 from enclave.contracts.wire import OrgId, SessionId, Timestamp, Wire
@@ -202,6 +203,26 @@ class BindingDeleted(Event):
     name: BindingName
 
 
+class KeyCreated(Event):
+    """An API key was made; its secret is nowhere told. It belongs to no session."""
+
+    type: Literal["key_created"] = "key_created"
+    session_id: None = None
+    key_id: str
+    name: str
+    role: Role
+    scopes: tuple[Scope, ...]
+    expires_at: Timestamp | None
+
+
+class KeyRevoked(Event):
+    """An API key was put out of force. It belongs to no session."""
+
+    type: Literal["key_revoked"] = "key_revoked"
+    session_id: None = None
+    key_id: str
+
+
 AuditEvent = Annotated[
     SessionCreated
     | CloneStarted
@@ -213,7 +234,9 @@ AuditEvent = Annotated[
     | SessionFailed
     | SessionTornDown
     | BindingPut
-    | BindingDeleted,
+    | BindingDeleted
+    | KeyCreated
+    | KeyRevoked,
     Field(discriminator="type"),
 ]
 """One fact, told apart by `type`."""

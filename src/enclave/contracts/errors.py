@@ -79,7 +79,7 @@ class Forbidden(EnclaveError):
 
 
 class NotFound(EnclaveError):
-    """No such session, or no such binding."""
+    """No such thing, or none of your org's."""
 
     code = "not_found"
 

@@ -8,12 +8,14 @@ from enclave.contracts.wire import OrgId, Wire
 
 
 class Role(StrEnum):
-    """A member's standing in an org; each role has all the scopes of the ones after it."""
+    """A member's standing in an org: each has all the scopes of the next, but that an auditor only reads, and that
+    nobody below an admin reads the org's audit trail but an auditor."""
 
     OWNER = "owner"
     ADMIN = "admin"
     DEVELOPER = "developer"
     VIEWER = "viewer"
+    AUDITOR = "auditor"
 
 
 class Scope(StrEnum):
@@ -23,6 +25,9 @@ class Scope(StrEnum):
     SESSIONS_WRITE = "sessions:write"
     BINDINGS_READ = "bindings:read"
     BINDINGS_WRITE = "bindings:write"
+    KEYS_READ = "keys:read"
+    KEYS_WRITE = "keys:write"
+    AUDIT_READ = "audit:read"
 
 
 class Principal(Wire):
@@ -32,6 +37,15 @@ class Principal(Wire):
     org_id: OrgId
     role: Role
     scopes: frozenset[Scope]
+
+
+class WhoAmI(Wire):
+    """The caller, as the control plane sees them; `user_id` is the id of the API key if it was one that called."""
+
+    user_id: str
+    org_id: str
+    role: Role
+    scopes: tuple[Scope, ...]
 
 
 class Credential(Wire):

@@ -6,7 +6,8 @@ from typing import Any, Final
 from enclave.contracts.audit import AuditEvent
 from enclave.contracts.bindings import Binding, PutBinding
 from enclave.contracts.frames import StreamFrame
-from enclave.contracts.identity import Scope
+from enclave.contracts.identity import Scope, WhoAmI
+from enclave.contracts.keys import CreateKey, Key, MadeKey
 from enclave.contracts.sessions import CreateSessionRequest, Health, Session, SessionResult
 from enclave.contracts.wire import Page, Wire
 
@@ -15,9 +16,9 @@ from enclave.contracts.wire import Page, Wire
 class Operation:
     """One thing a caller can ask for.
 
-    `scope` None is public; `streams` answers with server-sent events of `result`; `replaced` is the status where what
-    is asked to be made was there, and was replaced. A `result` of bytes is the body itself, of type `media`. `{path}`
-    in a path may have slashes.
+    `scope` None is public, unless `any_scope` asks for a credential, whatever it may do. `streams` answers with
+    server-sent events of `result`; `replaced` is the status where what is asked to be made was there, and was replaced.
+    A `result` of bytes is the body itself, of type `media`. `{path}` in a path may have slashes.
     """
 
     name: str
@@ -32,6 +33,12 @@ class Operation:
     query: tuple[str, ...] = ()
     streams: bool = False
     replaced: int | None = None
+    any_scope: bool = False
+
+    @property
+    def public(self) -> bool:
+        """Whether it asks for no credential."""
+        return self.scope is None and not self.any_scope
 
 
 HEALTH: Final = Operation(
@@ -94,8 +101,30 @@ DELETE_BINDING: Final = Operation(
     name="delete_binding", method="DELETE", path="/bindings/{name}", scope=Scope.BINDINGS_WRITE, result=Binding,
     summary="Delete a service binding and its secret; the answer is the binding as it was.",
 )  # fmt: skip
+WHOAMI: Final = Operation(
+    name="whoami", method="GET", path="/whoami", scope=None, any_scope=True, result=WhoAmI,
+    summary="Who the credential is for: org, role and scopes.",
+)  # fmt: skip
+CREATE_KEY: Final = Operation(
+    name="create_key", method="POST", path="/keys", scope=Scope.KEYS_WRITE, status=201, body=CreateKey, result=MadeKey,
+    summary="Make an API key that may no more than its maker. `apiKey` is shown this once.",
+)  # fmt: skip
+LIST_KEYS: Final = Operation(
+    name="list_keys", method="GET", path="/keys", scope=Scope.KEYS_READ, result=Page[Key], query=("limit", "cursor"),
+    summary="The org's API keys, oldest first, revoked ones too. What makes them keys is shown nowhere.",
+)  # fmt: skip
+REVOKE_KEY: Final = Operation(
+    name="revoke_key", method="DELETE", path="/keys/{id}", scope=Scope.KEYS_WRITE, result=Key,
+    summary="Refuse an API key from now on. Idempotent.",
+)  # fmt: skip
+GET_ORG_AUDIT: Final = Operation(
+    name="get_org_audit", method="GET", path="/audit", scope=Scope.AUDIT_READ, result=Page[AuditEvent],
+    query=("limit", "cursor"),
+    summary="The org's whole audit trail, oldest first: the chain that can be verified, those of its sessions in it.",
+)  # fmt: skip
 
 OPERATIONS: Final = (
     HEALTH, CREATE_SESSION, LIST_SESSIONS, GET_SESSION, GET_RESULT, GET_AUDIT, STREAM_SESSION, GET_FILE,
-    TEARDOWN_SESSION, PUT_BINDING, LIST_BINDINGS, GET_BINDING, DELETE_BINDING,
+    TEARDOWN_SESSION, PUT_BINDING, LIST_BINDINGS, GET_BINDING, DELETE_BINDING, WHOAMI,
+    CREATE_KEY, LIST_KEYS, REVOKE_KEY, GET_ORG_AUDIT,
 )  # fmt: skip

@@ -1,15 +1,16 @@
 """The identity authority of a single machine."""
 
 import hashlib
-from pathlib import Path
-from typing import Final, Self
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
 
 from enclave.contracts.errors import Unauthenticated
 from enclave.contracts.identity import Principal
-from enclave.core.access import ROLES
 from enclave.identity.apikey import NO_HASH, ApiKey, new_api_key, parse
-from enclave.identity.directory import Clock, Directory, KeyRecord, Member, SqliteDirectory
-from enclave.identity.home import private_home, secrets_of
+from enclave.identity.database import Clock
+from enclave.identity.directory import Directory, KeyRecord, Member
 from enclave.identity.token import INVALID, TokenReader
 
 MAX_CREDENTIAL_CHARS: Final = 8192
@@ -27,22 +28,7 @@ class EmbeddedIdentity:
         self._pepper = pepper
         self._now = now
         self._remembered: dict[bytes, tuple[Principal, float]] = {}
-
-    @classmethod
-    def open(cls, home: Path, *, now: Clock, jwt_secret: str | None = None) -> Self:
-        """The authority that lives in `home`, made there if there is none; `jwt_secret` is used in place of its own.
-
-        Raises InvalidRequest if the secret is too short, and Unavailable, saying why, if `home` cannot be used or
-        others can read what is secret in it.
-        """
-        private_home(home)
-        secrets = secrets_of(home)
-        # An environment variable may hold any bytes; Python keeps those that are not UTF-8 as surrogates.
-        tokens = TokenReader(
-            (secrets.jwt_secret if jwt_secret is None else jwt_secret).encode(errors="surrogateescape")
-        )
-        directory = SqliteDirectory.open(home / "identity.db", now)
-        return cls(directory, tokens, pepper=secrets.api_key_pepper.encode(), now=now)
+        self._used: dict[str, datetime] = {}
 
     async def authenticate(self, credential: str) -> Principal:
         """The caller behind an API key or a user JWT. Raises Unauthenticated, which says nothing of why."""
@@ -72,7 +58,16 @@ class EmbeddedIdentity:
     def revoke_key(self, key_id: str) -> None:
         """Refuse a key from now on. Idempotent."""
         self._directory.revoke_key(key_id)
+        self.forget()
+
+    def forget(self) -> None:
+        """Look every key up again."""
         self._remembered.clear()
+
+    def used(self) -> Mapping[str, datetime]:
+        """Which keys were used when, since this was last asked: true to within REMEMBER_SECONDS."""
+        used, self._used = self._used, {}
+        return used
 
     def close(self) -> None:
         """Release everything."""
@@ -80,14 +75,19 @@ class EmbeddedIdentity:
 
     def _examine(self, credential: str, now: float) -> tuple[Principal, float]:
         key = parse(credential)
-        return self._of_token(credential, now) if key is None else (self._of_key(key), now + REMEMBER_SECONDS)
+        return self._of_token(credential, now) if key is None else self._of_key(key, now)
 
-    def _of_key(self, key: ApiKey) -> Principal:
+    def _of_key(self, key: ApiKey, now: float) -> tuple[Principal, float]:
         record = self._directory.find_key(key.id)
         if not key.has_hash(record.hash if record else NO_HASH, self._pepper) or record is None:
             raise Unauthenticated
+        until = math.inf if record.until is None else record.until
+        if until <= now:
+            raise Unauthenticated
         member = record.member
-        return Principal(user_id=key.id, org_id=member.org_id, role=member.role, scopes=ROLES[member.role])
+        self._used[key.id] = self._now()
+        principal = Principal(user_id=key.id, org_id=member.org_id, role=member.role, scopes=record.scopes)
+        return principal, min(until, now + REMEMBER_SECONDS)
 
     def _of_token(self, token: str, now: float) -> tuple[Principal, float]:
         try:

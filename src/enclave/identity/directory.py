@@ -1,22 +1,21 @@
-"""Orgs, their members and their API keys, in an SQLite file of their own."""
+"""Orgs, their members and the keys that speak for them."""
 
-import os
 import sqlite3
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from importlib.resources import files
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, Final, Protocol, Self
+from typing import Final, Protocol, Self
 
-from enclave.contracts.errors import Unavailable
-from enclave.contracts.identity import Role
+from enclave.contracts.audit import KeyCreated
+from enclave.contracts.identity import Role, Scope
+from enclave.core.access import ROLES, lesser, ordered
+from enclave.identity.database import Clock, Database
+from enclave.identity.keys import scopes_of
+from enclave.identity.outbox import post
 
-SCHEMA_VERSION: Final = 1
-
-Clock = Callable[[], datetime]
-_Values = tuple[str | bytes, ...]
+BOOTSTRAP: Final = "bootstrap"
+PLATFORM: Final = "platform"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +29,13 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """An API key that is in force: whose it is, what it may do, and the hash of its secret."""
+    """An API key that is not revoked: whose it is, what it may do, until when, and the hash of its secret."""
 
     id: str
     member: Member
     hash: bytes = field(repr=False)
+    scopes: frozenset[Scope] = frozenset(Scope)
+    until: float | None = None
 
 
 class Directory(Protocol):
@@ -45,11 +46,11 @@ class Directory(Protocol):
         ...
 
     def add_key(self, record: KeyRecord) -> None:
-        """Put a key in force."""
+        """Put a key in force that has all the rights of its member, made by the platform itself."""
         ...
 
     def find_key(self, key_id: str) -> KeyRecord | None:
-        """The key, if it is in force and its member still is one; its role is the lesser of the key's and theirs."""
+        """The key, if it is not revoked and its member still is one; it may what both the key and its member may."""
         ...
 
     def revoke_key(self, key_id: str) -> None:
@@ -62,72 +63,60 @@ class Directory(Protocol):
 
 
 class SqliteDirectory:
-    """A Directory in a file that only its owner can read."""
+    """A Directory in the identity authority's database."""
 
-    def __init__(self, connection: sqlite3.Connection, now: Clock) -> None:
-        self._connection = connection
-        self._now = now
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     @classmethod
     def open(cls, path: Path, now: Clock) -> Self:
         """The directory in this file, which is made if there is none. Raises Unavailable, saying why."""
-        try:
-            return cls(_connect(path), now)
-        except (OSError, sqlite3.Error) as error:
-            raise Unavailable(f"{path} cannot be used as a database: {error}") from error
+        return cls(Database.open(path, now))
 
     def owner(self, email: str) -> Member:
         """The member with this address, made the owner of an org of their own if there is none."""
-        row = self._one(_OWNER, (email,))
+        row = self._database.one(_OWNER, (email,))
         return Member(row[0], row[1], Role(row[2])) if row else self._found_org(email)
 
     def add_key(self, record: KeyRecord) -> None:
-        """Put a key in force."""
-        member = record.member
-        self._write((_ADD_KEY, (record.id, record.hash, member.org_id, member.user_id, member.role, self._stamp())))
+        """Put a key in force, with its event."""
+        member, now = record.member, self._database.now()
+        row = (record.id, record.hash, member.org_id, member.user_id, member.role, now.isoformat())
+        with self._database.change() as connection:
+            connection.execute(_ADD_KEY, row)
+            post(connection, _event(record, now))
 
     def find_key(self, key_id: str) -> KeyRecord | None:
-        """The key, if it is in force and its member still is one; its role is the lesser of the key's and theirs."""
-        row = self._one(_FIND_KEY, (key_id,))
-        return KeyRecord(key_id, Member(row[1], row[2], _lesser(row[3], row[4])), row[0]) if row else None
+        """The key, if it is not revoked and its member still is one; it may what both the key and its member may."""
+        row = self._database.one(_FIND_KEY, (key_id,))
+        if row is None:
+            return None
+        digest, org_id, user_id, role, standing, scopes, until = row
+        member = Member(org_id, user_id, lesser(Role(role), Role(standing)))
+        return KeyRecord(key_id, member, digest, scopes_of(Role(role), scopes) & ROLES[Role(standing)], until)
 
     def revoke_key(self, key_id: str) -> None:
         """Put a key out of force for good. Idempotent."""
-        self._write((_REVOKE_KEY, (self._stamp(), key_id)))
+        with self._database.change() as connection:
+            connection.execute(_REVOKE_KEY, (self._database.stamp(), key_id))
 
     def close(self) -> None:
         """Release the file."""
-        self._connection.close()
+        self._database.close()
 
     def _found_org(self, email: str) -> Member:
         member = Member(f"org_{token_hex(8)}", f"usr_{token_hex(8)}", Role.OWNER)
-        self._write(
-            ("INSERT INTO orgs (id, created_at) VALUES (?, ?)", (member.org_id, self._stamp())),
-            ("INSERT INTO users (id, email, created_at) VALUES (?, ?, ?)", (member.user_id, email, self._stamp())),
-            (
-                "INSERT INTO memberships (org_id, user_id, role) VALUES (?, ?, ?)",
-                (member.org_id, member.user_id, member.role),
-            ),
-        )
+        with self._database.change() as connection:
+            found(connection, member, email, self._database.stamp())
         return member
 
-    def _one(self, query: str, values: _Values) -> Any:
-        try:
-            return self._connection.execute(query, values).fetchone()
-        except sqlite3.Error as error:
-            raise Unavailable("the identity database cannot be read") from error
 
-    def _write(self, *statements: tuple[str, _Values]) -> None:
-        try:
-            with self._connection:
-                self._connection.execute("BEGIN IMMEDIATE")
-                for statement in statements:
-                    self._connection.execute(*statement)
-        except sqlite3.Error as error:
-            raise Unavailable("the identity database cannot be written") from error
-
-    def _stamp(self) -> str:
-        return self._now().isoformat()
+def found(connection: sqlite3.Connection, owner: Member, email: str, at: str) -> None:
+    """Make an org, a user, and them its member."""
+    connection.execute("INSERT INTO orgs (id, created_at) VALUES (?, ?)", (owner.org_id, at))
+    connection.execute("INSERT INTO users (id, email, created_at) VALUES (?, ?, ?)", (owner.user_id, email, at))
+    row = (owner.org_id, owner.user_id, owner.role)
+    connection.execute("INSERT INTO memberships (org_id, user_id, role) VALUES (?, ?, ?)", row)
 
 
 _OWNER: Final = (
@@ -136,37 +125,22 @@ _OWNER: Final = (
 )
 _ADD_KEY: Final = "INSERT INTO api_keys (id, hash, org_id, user_id, role, created_at) VALUES (?, ?, ?, ?, ?, ?)"
 _FIND_KEY: Final = (
-    "SELECT hash, org_id, user_id, api_keys.role, memberships.role"
+    "SELECT hash, org_id, user_id, api_keys.role, memberships.role, scopes, expires_at"
     " FROM api_keys JOIN memberships USING (org_id, user_id) WHERE id = ? AND revoked_at IS NULL"
 )
 _REVOKE_KEY: Final = "UPDATE api_keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?"
 
 
-def _lesser(role: str, other: str) -> Role:
-    # Roles are declared from the greatest down.
-    return max(Role(role), Role(other), key=list(Role).index)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    # SQLite gives its side files the mode of the database; made first here, it is at no time open to others.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    path.chmod(0o600)
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    try:
-        _prepare(connection)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _prepare(connection: sqlite3.Connection) -> None:
-    connection.executescript(
-        "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
+def _event(record: KeyRecord, at: datetime) -> KeyCreated:
+    role = record.member.role
+    return KeyCreated(
+        ts=at,
+        org_id=record.member.org_id,
+        session_id=None,
+        actor=PLATFORM,
+        key_id=record.id,
+        name=BOOTSTRAP,
+        role=role,
+        scopes=ordered(ROLES[role]),
+        expires_at=None,
     )
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > SCHEMA_VERSION:
-        raise Unavailable(f"the database is of a newer Enclave (version {version}; this one knows {SCHEMA_VERSION})")
-    if version < SCHEMA_VERSION:
-        schema = files("enclave.identity").joinpath("schema.sql").read_text()
-        connection.executescript(f"BEGIN EXCLUSIVE; {schema} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")

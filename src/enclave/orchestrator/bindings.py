@@ -13,8 +13,8 @@ from enclave.contracts.wire import Page
 from enclave.core.access import authorize
 from enclave.core.address import Network
 from enclave.core.binding import binding_of, check_name, normal, put_event
+from enclave.core.cursor import binding_cursor, binding_of_cursor, check_limit, cut
 from enclave.core.grant import Grant
-from enclave.orchestrator.cursor import binding_cursor, binding_of_cursor, check_limit, cut
 from enclave.store.base import Bindings, Entry
 
 

@@ -27,6 +27,7 @@ from enclave.contracts.operations import (
     CREATE_SESSION,
     GET_AUDIT,
     GET_FILE,
+    GET_ORG_AUDIT,
     GET_RESULT,
     GET_SESSION,
     LIST_SESSIONS,
@@ -37,12 +38,12 @@ from enclave.contracts.policy import Guarantee
 from enclave.contracts.sessions import CreateSessionRequest, Phase, Session, SessionResult
 from enclave.contracts.wire import Page
 from enclave.core.access import authorize
+from enclave.core.cursor import check_limit, cut, event_cursor, seq_of, session_cursor, session_of
 from enclave.core.files import check_files, contents
 from enclave.core.policy import Ceiling, check_egress, check_template, require, required, resolve
 from enclave.core.remote import Remote
 from enclave.core.session import UNSETTLED, Program, TornDown, advance
 from enclave.orchestrator.bindings import ServiceBindings
-from enclave.orchestrator.cursor import check_limit, cut, event_cursor, seq_of, session_cursor, session_of
 from enclave.orchestrator.ending import Loss, Printed, cut_short, lost
 from enclave.orchestrator.identifier import session_ids
 from enclave.orchestrator.record import PLATFORM, Ports, Record
@@ -131,6 +132,14 @@ class Orchestrator:
         after = seq_of(cursor)
         _check_id(session_id)
         found = await self._ports.store.trail(principal.org_id, session_id, after=after, limit=limit + 1)
+        items, last = cut(found, limit)
+        return Page[AuditEvent](items=tuple(items), next_cursor=event_cursor(last.seq) if last else None)
+
+    async def org_audit(self, principal: Principal, *, cursor: str | None = None, limit: int = 50) -> Page[AuditEvent]:
+        """The whole chain of the org, oldest first."""
+        authorize(principal, GET_ORG_AUDIT)
+        check_limit(limit)
+        found = await self._ports.store.chain(principal.org_id, after=seq_of(cursor), limit=limit + 1)
         items, last = cut(found, limit)
         return Page[AuditEvent](items=tuple(items), next_cursor=event_cursor(last.seq) if last else None)
 

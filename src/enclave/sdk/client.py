@@ -9,12 +9,14 @@ from typing import Self, Unpack
 from enclave.contracts.audit import AuditEvent
 from enclave.contracts.files import SessionFile
 from enclave.contracts.frames import StreamFrame
+from enclave.contracts.identity import WhoAmI
 from enclave.contracts.sessions import CreateSessionRequest, Health, Phase, Session, SessionResult
 from enclave.contracts.wire import Page
 from enclave.sdk.bindings import AsyncBindings, Bindings
 from enclave.sdk.credential import resolve
 from enclave.sdk.download import written
 from enclave.sdk.flow import PAGE_SIZE, RETRY_SECONDS, Api, Wanted, result_of
+from enclave.sdk.keys import AsyncKeys, Keys
 from enclave.sdk.request import Terms, request_of
 from enclave.sdk.step import Flow
 from enclave.sdk.transport import AsyncDriver, Driver
@@ -27,7 +29,8 @@ class Enclave:
 
     With no arguments it finds its server and key in ENCLAVE_BASE_URL and ENCLAVE_API_KEY, else in what `enclave serve`
     left in ~/.enclave. `api_key` wins over `token`, a user's JWT. `timeout` is how many seconds one answer may take.
-    `retry` repeats what can safely be asked twice when a connection fails. `bindings` are the org's service bindings.
+    `retry` repeats what can safely be asked twice when a connection fails. `bindings` are the org's service bindings,
+    `keys` its API keys.
     Everything that goes wrong is an `enclave.contracts.errors.EnclaveError`. Close it, or use it in a `with`; it may be
     shared by threads.
     """
@@ -45,6 +48,7 @@ class Enclave:
         self._api = Api(target.base_url, RETRY_SECONDS if retry else ())
         self._driver = Driver(target, timeout)
         self.bindings = Bindings(self._api, self._driver)
+        self.keys = Keys(self._api, self._driver)
 
     @property
     def base_url(self) -> str:
@@ -105,6 +109,14 @@ class Enclave:
     def teardown(self, session_id: str) -> Session:
         """Stop the session if it runs and reclaim all that belongs to it; it may be done twice."""
         return self._driver.run(self._api.teardown(session_id))
+
+    def org_audit(self) -> Iterator[AuditEvent]:
+        """The org's whole audit trail, oldest first; further pages are fetched as you get to them."""
+        return (delivery.item for delivery in self._driver.iterate(self._api.org_audit()))
+
+    def whoami(self) -> WhoAmI:
+        """Who the client's credential is for: org, role and scopes."""
+        return self._driver.run(self._api.whoami())
 
     def health(self) -> Health:
         """Whether the server and its backend work."""
@@ -217,6 +229,7 @@ class AsyncEnclave:
         self._api = Api(target.base_url, RETRY_SECONDS if retry else ())
         self._driver = AsyncDriver(target, timeout)
         self.bindings = AsyncBindings(self._api, self._driver)
+        self.keys = AsyncKeys(self._api, self._driver)
 
     @property
     def base_url(self) -> str:
@@ -278,6 +291,16 @@ class AsyncEnclave:
     async def teardown(self, session_id: str) -> Session:
         """Stop the session if it runs and reclaim all that belongs to it; it may be done twice."""
         return await self._driver.run(self._api.teardown(session_id))
+
+    async def org_audit(self) -> AsyncIterator[AuditEvent]:
+        """The org's whole audit trail, oldest first; further pages are fetched as you get to them."""
+        async with aclosing(self._driver.iterate(self._api.org_audit())) as deliveries:
+            async for delivery in deliveries:
+                yield delivery.item
+
+    async def whoami(self) -> WhoAmI:
+        """Who the client's credential is for: org, role and scopes."""
+        return await self._driver.run(self._api.whoami())
 
     async def health(self) -> Health:
         """Whether the server and its backend work."""

@@ -15,21 +15,28 @@ from enclave.contracts.bindings import Binding, PutBinding
 from enclave.contracts.errors import Conflict, EnclaveError, NoSuchFile, NotFound
 from enclave.contracts.files import path_problem
 from enclave.contracts.frames import EndFrame, StreamFrame
+from enclave.contracts.identity import WhoAmI
+from enclave.contracts.keys import CreateKey, Key, MadeKey
 from enclave.contracts.operations import (
+    CREATE_KEY,
     CREATE_SESSION,
     DELETE_BINDING,
     GET_AUDIT,
     GET_BINDING,
     GET_FILE,
+    GET_ORG_AUDIT,
     GET_RESULT,
     GET_SESSION,
     HEALTH,
     LIST_BINDINGS,
+    LIST_KEYS,
     LIST_SESSIONS,
     OPERATIONS,
     PUT_BINDING,
+    REVOKE_KEY,
     STREAM_SESSION,
     TEARDOWN_SESSION,
+    WHOAMI,
     Operation,
 )
 from enclave.contracts.sessions import CreateSessionRequest, Health, Phase, Session, SessionResult
@@ -152,12 +159,39 @@ class Api:
 
     def bindings(self) -> Flow[Binding]:
         """Binding after binding, page by page."""
+        return self._pages(LIST_BINDINGS)
+
+    def org_audit(self) -> Flow[AuditEvent]:
+        """Event after event of the org, page by page."""
+        return self._pages(GET_ORG_AUDIT)
+
+    def whoami(self) -> Flow[WhoAmI]:
+        """Who the client's credential is for."""
+        yield Deliver((yield from self._fetch(Call(operation=WHOAMI, path=WHOAMI.path))))
+
+    def create_key(self, request: CreateKey) -> Flow[MadeKey]:
+        """A key that was just made."""
+        body = request.model_dump_json(exclude_unset=True).encode()
+        headers = {"Content-Type": "application/json"}
+        yield Deliver(
+            (yield from self._fetch(Call(operation=CREATE_KEY, path=CREATE_KEY.path, headers=headers, body=body)))
+        )
+
+    def keys(self) -> Flow[Key]:
+        """Key after key, page by page."""
+        return self._pages(LIST_KEYS)
+
+    def revoke_key(self, key_id: str) -> Flow[Key]:
+        """A key after it was revoked."""
+        yield Deliver((yield from self._fetch(_call(REVOKE_KEY, key_id))))
+
+    def _pages(self, operation: Operation) -> Flow[Any]:
         cursor = None
         while True:
             query = () if cursor is None else (("cursor", cursor),)
-            page = yield from self._fetch(Call(operation=LIST_BINDINGS, path=LIST_BINDINGS.path, query=query))
-            for binding in page.items:
-                yield Deliver(binding)
+            page = yield from self._fetch(Call(operation=operation, path=operation.path, query=query))
+            for item in page.items:
+                yield Deliver(item)
             if page.next_cursor in (None, cursor):
                 return
             cursor = page.next_cursor

@@ -6,7 +6,7 @@ import re
 from html import escape
 from typing import Any, Final
 
-from enclave.contracts.operations import CREATE_SESSION, PUT_BINDING
+from enclave.contracts.operations import CREATE_KEY, CREATE_SESSION, PUT_BINDING
 from enclave.server.openapi import Schema, document
 
 _STYLE: Final = """
@@ -31,6 +31,8 @@ _BOUNDS: Final = ("minLength", "maxLength", "minimum", "maximum", "minItems", "m
 _EXAMPLES: Final = {
     CREATE_SESSION.name: " \\\n  -H 'Prefer: wait=30' -H 'Content-Type: application/json' \\\n"
     '  -d \'{"code": "print(6 * 7)"}\'',
+    CREATE_KEY.name: " \\\n  -H 'Content-Type: application/json' \\\n"
+    '  -d \'{"name": "ci", "scopes": ["sessions:read"]}\'',
     # From a file: what stands on a command line is seen by every process of the machine.
     PUT_BINDING.name: " \\\n  -H 'Content-Type: application/json' -d @binding.json",
 }

@@ -25,12 +25,20 @@ from enclave.contracts.errors import (
     Unavailable,
 )
 from enclave.contracts.frames import StreamFrame
-from enclave.contracts.operations import CREATE_SESSION, GET_FILE, GET_RESULT, OPERATIONS, PUT_BINDING, Operation
+from enclave.contracts.operations import (
+    CREATE_KEY,
+    CREATE_SESSION,
+    GET_FILE,
+    GET_RESULT,
+    OPERATIONS,
+    PUT_BINDING,
+    Operation,
+)
 from enclave.contracts.policy import RequestedLimits
 from enclave.contracts.sessions import Phase, Session
 from enclave.contracts.wire import wire_name
+from enclave.core.cursor import MAX_PAGE
 from enclave.core.policy import FLOOR, Ceiling
-from enclave.orchestrator.cursor import MAX_PAGE
 from enclave.server.problems import MEDIA_TYPE, STATUS
 from enclave.server.reading import DEFAULT_PAGE, MAX_WAIT_SECONDS
 
@@ -44,6 +52,7 @@ _OWN: Final[Mapping[str, tuple[type[EnclaveError], ...]]] = {
     GET_RESULT.name: (Conflict,),
     GET_FILE.name: (Conflict,),
     PUT_BINDING.name: (Conflict,),
+    CREATE_KEY.name: (Conflict,),
 }
 
 _PARAMETERS: Final[Mapping[str, Schema]] = {
@@ -181,16 +190,16 @@ def _operation(operation: Operation, named: Named) -> Schema:
 
 
 def _description(operation: Operation) -> Schema:
-    scope = (f"Scope: `{operation.scope}`.",) if operation.scope is not None else ()
+    scope = () if operation.public else (f"Scope: {f'`{operation.scope}`' if operation.scope else 'any'}.",)
     # On purpose: `curl -d` says that it sends a form.
     body = ("The body is read as JSON whatever its `Content-Type` says.",) if operation.body is not None else ()
     return {"description": " ".join((*scope, *body))} if scope or body else {}
 
 
 def _security(operation: Operation) -> Schema:
-    if operation.scope is None:
+    if operation.public:
         return {"security": []}
-    return {"x-scope": operation.scope, "security": [{"bearer": []}]}
+    return {"x-scope": operation.scope or "any", "security": [{"bearer": []}]}
 
 
 def _parameters(operation: Operation) -> list[Schema]:
@@ -242,7 +251,7 @@ def _success(operation: Operation, named: Named) -> Schema:
 
 
 def _problems(operation: Operation, named: Named) -> Schema:
-    guarded = _GUARDED if operation.scope is not None else ()
+    guarded = () if operation.public else _GUARDED if operation.scope else (InvalidRequest, Unauthenticated)
     missing = (NotFound,) if _in_path(operation) and operation.replaced is None else ()
     kinds = (*guarded, *missing, *_OWN.get(operation.name, ()), *_EVERYWHERE)
     content = {MEDIA_TYPE: {"schema": named[("problem", "serialization")]}}

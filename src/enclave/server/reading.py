@@ -9,8 +9,8 @@ from starlette.requests import Request
 from enclave.contracts.errors import FieldProblem, InvalidRequest, PolicyUnenforceable, QuotaExceeded
 from enclave.contracts.sessions import Phase
 from enclave.contracts.wire import Wire
+from enclave.core.cursor import MAX_PAGE
 from enclave.core.weight import weight
-from enclave.orchestrator.cursor import MAX_PAGE
 from enclave.orchestrator.orchestrator import Filter
 from enclave.server.problems import refusal, shortened
 

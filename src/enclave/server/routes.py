@@ -12,27 +12,33 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from enclave.contracts.bindings import PutBinding
 from enclave.contracts.errors import Unauthenticated
 from enclave.contracts.identity import Principal
+from enclave.contracts.keys import CreateKey
 from enclave.contracts.operations import (
+    CREATE_KEY,
     CREATE_SESSION,
     DELETE_BINDING,
     GET_AUDIT,
     GET_BINDING,
     GET_FILE,
+    GET_ORG_AUDIT,
     GET_RESULT,
     GET_SESSION,
     HEALTH,
     LIST_BINDINGS,
+    LIST_KEYS,
     LIST_SESSIONS,
     OPERATIONS,
     PUT_BINDING,
+    REVOKE_KEY,
     STREAM_SESSION,
     TEARDOWN_SESSION,
+    WHOAMI,
     Operation,
 )
 from enclave.contracts.sessions import CreateSessionRequest, Health
 from enclave.contracts.wire import Wire
-from enclave.core.access import authorize
-from enclave.identity.base import Authenticator
+from enclave.core.access import authorize, who_is
+from enclave.identity.base import Authenticator, Keys
 from enclave.orchestrator.orchestrator import Orchestrator
 from enclave.server.download import Download
 from enclave.server.reading import Query, Room, preferred_wait, read_body, refuse_unimplemented
@@ -47,6 +53,7 @@ class Platform:
 
     orchestrator: Orchestrator
     authenticator: Authenticator
+    keys: Keys
     health: Callable[[], Health]
     room: Room = field(default_factory=Room)
 
@@ -61,7 +68,7 @@ class Call:
     request: Request
 
     @property
-    def session_id(self) -> str:
+    def id(self) -> str:
         """The id in the path."""
         return str(self.request.path_params["id"])
 
@@ -111,22 +118,20 @@ async def list_sessions(call: Call) -> ASGIApp:
 async def get_session(call: Call) -> ASGIApp:
     """GET /sessions/{id}."""
     call.query()
-    return call.answer(await call.platform.orchestrator.get(call.principal, call.session_id))
+    return call.answer(await call.platform.orchestrator.get(call.principal, call.id))
 
 
 async def get_result(call: Call) -> ASGIApp:
     """GET /sessions/{id}/result."""
     call.query()
-    return call.answer(await call.platform.orchestrator.result(call.principal, call.session_id))
+    return call.answer(await call.platform.orchestrator.result(call.principal, call.id))
 
 
 async def get_audit(call: Call) -> ASGIApp:
     """GET /sessions/{id}/audit."""
     query = call.query()
     return call.answer(
-        await call.platform.orchestrator.audit(
-            call.principal, call.session_id, cursor=query.cursor(), limit=query.limit()
-        )
+        await call.platform.orchestrator.audit(call.principal, call.id, cursor=query.cursor(), limit=query.limit())
     )
 
 
@@ -134,7 +139,7 @@ async def stream_session(call: Call) -> ASGIApp:
     """GET /sessions/{id}/stream."""
     call.query()
     place = call.request.headers.get("last-event-id")
-    return EventStream(await call.platform.orchestrator.follow(call.principal, call.session_id, place))
+    return EventStream(await call.platform.orchestrator.follow(call.principal, call.id, place))
 
 
 async def get_file(call: Call) -> ASGIApp:
@@ -142,14 +147,14 @@ async def get_file(call: Call) -> ASGIApp:
     call.query()
     # Not as the route found it: its pattern would let a line feed at the end pass.
     _, _, path = call.request.scope["path"].partition("/files/")
-    file, content = await call.platform.orchestrator.file(call.principal, call.session_id, path)
+    file, content = await call.platform.orchestrator.file(call.principal, call.id, path)
     return Download(file, content, call.operation.media)
 
 
 async def teardown_session(call: Call) -> ASGIApp:
     """DELETE /sessions/{id}."""
     call.query()
-    return call.answer(await call.platform.orchestrator.teardown(call.principal, call.session_id))
+    return call.answer(await call.platform.orchestrator.teardown(call.principal, call.id))
 
 
 async def put_binding(call: Call) -> ASGIApp:
@@ -179,6 +184,39 @@ async def delete_binding(call: Call) -> ASGIApp:
     return call.answer(await call.platform.orchestrator.bindings.delete(call.principal, call.binding_name))
 
 
+async def whoami(call: Call) -> ASGIApp:
+    """GET /whoami."""
+    call.query()
+    return call.answer(who_is(call.principal))
+
+
+async def create_key(call: Call) -> ASGIApp:
+    """POST /keys."""
+    call.query()
+    body = await read_body(call.request, CreateKey, call.platform.room)
+    key = await call.platform.keys.create(call.principal, body)
+    return call.answer(key)
+
+
+async def list_keys(call: Call) -> ASGIApp:
+    """GET /keys."""
+    query = call.query()
+    return call.answer(await call.platform.keys.list(call.principal, cursor=query.cursor(), limit=query.limit()))
+
+
+async def revoke_key(call: Call) -> ASGIApp:
+    """DELETE /keys/{id}."""
+    call.query()
+    return call.answer(await call.platform.keys.revoke(call.principal, call.id))
+
+
+async def get_org_audit(call: Call) -> ASGIApp:
+    """GET /audit."""
+    query = call.query()
+    events = call.platform.orchestrator.org_audit(call.principal, cursor=query.cursor(), limit=query.limit())
+    return call.answer(await events)
+
+
 RESPONSES: Final[Mapping[str, Respond]] = {
     CREATE_SESSION.name: create_session,
     LIST_SESSIONS.name: list_sessions,
@@ -192,8 +230,13 @@ RESPONSES: Final[Mapping[str, Respond]] = {
     LIST_BINDINGS.name: list_bindings,
     GET_BINDING.name: get_binding,
     DELETE_BINDING.name: delete_binding,
+    WHOAMI.name: whoami,
+    CREATE_KEY.name: create_key,
+    LIST_KEYS.name: list_keys,
+    REVOKE_KEY.name: revoke_key,
+    GET_ORG_AUDIT.name: get_org_audit,
 }
-"""How each operation that asks for a scope is answered."""
+"""How each operation that asks for a credential is answered."""
 
 
 class Guarded:
@@ -242,7 +285,7 @@ def routes(platform: Platform) -> list[Route]:
 
 
 def _route(platform: Platform, operation: Operation) -> Route:
-    endpoint = Public(platform) if operation.scope is None else Guarded(platform, operation)
+    endpoint = Public(platform) if operation.public else Guarded(platform, operation)
     # A path within a session may have slashes.
     path = operation.path.replace("{path}", "{path:path}")
     route = Route(path, endpoint, methods=[operation.method], name=operation.name)

@@ -55,6 +55,11 @@ class Store(Protocol):
         """The org's events with `seq` above `after`, in their order, those that belong to no session among them."""
         ...
 
+    def note(self, key: str, event: AuditEvent) -> Awaitable[AuditEvent]:
+        """Add an event that belongs to no session to its org's chain; the answer, the sealed event, comes when it is
+        durable. Raises Conflict if one was added with this key."""
+        ...
+
     async def unsettled(self) -> Sequence[Session]:
         """Every session, of any org, that is pending or running."""
         ...

@@ -1,4 +1,4 @@
--- Version 2, which version 1 becomes by being given this once more. Statements can be run again: a start that was cut
+-- Version 3, which an older one becomes by being given this once more. Statements can be run again: a start that was cut
 -- short is finished by the next one.
 
 -- `doc` is the session's JSON without its result; the columns before it are copies, for finding.
@@ -51,6 +51,11 @@ CREATE TABLE IF NOT EXISTS bindings (
 );
 -- Names that sessions would find in one environment variable.
 CREATE UNIQUE INDEX IF NOT EXISTS bindings_by_variable ON bindings (org_id, replace(name, '-', '_'));
+
+-- What the events that come from elsewhere were known by there, so that none is in the chain twice.
+CREATE TABLE IF NOT EXISTS noted (
+    key TEXT PRIMARY KEY
+) WITHOUT ROWID;
 
 CREATE TRIGGER IF NOT EXISTS audit_is_not_rewritten BEFORE UPDATE ON audit
 BEGIN

@@ -20,12 +20,13 @@ from enclave.contracts.sessions import Session, SessionResult
 from enclave.core.session import Change
 from enclave.store.base import Filter
 from enclave.store.binding import SqliteBindings
+from enclave.store.note import Note
 from enclave.store.reader import Readers
 from enclave.store.session import SessionWrite
 from enclave.store.vault import Vault
 from enclave.store.writer import Writer
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 _EVENT: Final = TypeAdapter[AuditEvent](AuditEvent)
 
 _UNSETTLED: Final = "SELECT doc FROM sessions WHERE phase IN ('pending', 'running') ORDER BY id"
@@ -57,6 +58,10 @@ class SqliteStore:
         """Write a change, whole or not at all. Raises StaleSession, and Unavailable if the disk or the queue is full;
         all of them when awaited."""
         return self._writer.put(SessionWrite(change))
+
+    def note(self, key: str, event: AuditEvent) -> Awaitable[AuditEvent]:
+        """Add an event that belongs to no session to its org's chain. Raises Conflict if it was added before."""
+        return self._writer.put(Note(key, event))
 
     def bindings(self, key: bytes) -> SqliteBindings:
         """The service bindings in this file, their secrets sealed with a key of 32 bytes; closed with this store."""

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final
 
-from enclave.contracts.audit import AuditEvent
-from enclave.contracts.errors import NotFound, StaleSession
+from enclave.contracts.audit import AuditEvent, KeyRevoked
+from enclave.contracts.errors import Conflict, NotFound, StaleSession
 from enclave.contracts.policy import EgressPolicy, Language, SessionLimits
 from enclave.contracts.sessions import Phase, Session, SessionResult
 from enclave.core.audit import verify
@@ -201,6 +201,18 @@ async def _keeps_what_it_closed_with(make: Make) -> None:
     expect((None, (1, 2)), (verify(chain), _numbers(chain)), "the chain goes on where it ended")
 
 
+async def _notes_an_event_once(store: Store) -> None:
+    event = KeyRevoked(ts=AT, org_id="org_a", session_id=None, actor="examiner", key_id="k")
+    await _create(store, 1)
+    noted = await store.note("one", event)
+    await store.note("two", event.model_copy(update={"org_id": "org_b"}))
+    await expect_error(store.note("one", event), Conflict, "an event that was noted before is refused")
+    expect(2, noted.seq, "what is noted is part of the org's chain")
+    for org_id, length in (("org_a", 2), ("org_b", 1)):
+        chain = await _chain(store, org_id)
+        expect((None, length), (verify(chain), len(chain)), "a chain holds with what was noted, and has it once")
+
+
 PROMISES: Final[dict[str, Callable[[Store], Awaitable[None]]]] = {
     promise.__name__.strip("_"): promise
     for promise in (
@@ -219,6 +231,7 @@ PROMISES: Final[dict[str, Callable[[Store], Awaitable[None]]]] = {
         _reads_a_trail_from_a_place_on,
         _chains_each_org_on_its_own,
         _tells_what_is_unsettled,
+        _notes_an_event_once,
     )
 }
 _PLACE: Final = {"seq", "previous", "digest"}

@@ -13,6 +13,7 @@ MAX_PAGE: Final = 200
 
 _SESSION = re.compile(r"ses_[0-9a-z]{26}\Z")
 _BINDING = re.compile(BINDING_NAME)
+_KEY = re.compile(r"[0-9a-z]{16}\Z")
 _SEQ = re.compile(r"[0-9]{1,18}\Z")
 
 T = TypeVar("T")
@@ -46,6 +47,16 @@ def binding_cursor(name: str) -> str:
 def binding_of_cursor(cursor: str | None) -> str:
     """The binding a cursor stands at, empty for none; raises InvalidRequest."""
     return _open(cursor, "b:", _BINDING) if cursor is not None else ""
+
+
+def key_cursor(key_id: str) -> str:
+    """The cursor of the API keys made after this one."""
+    return _seal(f"k:{key_id}")
+
+
+def key_of_cursor(cursor: str | None) -> str:
+    """The API key a cursor stands at, empty for none; raises InvalidRequest."""
+    return _open(cursor, "k:", _KEY) if cursor is not None else ""
 
 
 def check_limit(limit: int) -> None:

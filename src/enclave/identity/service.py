@@ -1,0 +1,55 @@
+"""The whole identity authority of a single machine, its parts beside one database."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from enclave.identity.authority import EmbeddedIdentity
+from enclave.identity.database import Clock, Database
+from enclave.identity.directory import SqliteDirectory
+from enclave.identity.home import private_home, secrets_of
+from enclave.identity.keys import EmbeddedKeys
+from enclave.identity.outbox import Outbox, Sink
+from enclave.identity.token import TokenReader
+
+DATABASE: Final = "identity.db"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who is who, and what tells of its changes. Use it from one event loop, and close it."""
+
+    authority: EmbeddedIdentity
+    keys: EmbeddedKeys
+    outbox: Outbox
+
+    @classmethod
+    def open(cls, home: Path, sink: Sink, *, now: Clock, jwt_secret: str | None = None) -> Self:
+        """The authority that lives in `home`, made there if there is none; events go to `sink`.
+        `jwt_secret` is used in place of its own.
+
+        Raises InvalidRequest if the secret is too short, and Unavailable, saying why, if `home` cannot be used or
+        others can read what is secret in it.
+        """
+        private_home(home)
+        secrets = secrets_of(home)
+        tokens = TokenReader(_bytes(secrets.jwt_secret if jwt_secret is None else jwt_secret))
+        pepper = secrets.api_key_pepper.encode()
+        database = Database.open(home / DATABASE, now)
+        authority = EmbeddedIdentity(SqliteDirectory(database), tokens, pepper=pepper, now=now)
+        outbox = Outbox(database, sink)
+        return cls(authority, EmbeddedKeys(database, outbox, authority, pepper), outbox)
+
+    async def tick(self) -> None:
+        """Write down what is not yet. Call it now and then, and once at the start."""
+        self.keys.note_uses()
+        await self.outbox.deliver()
+
+    def close(self) -> None:
+        """Release everything."""
+        self.authority.close()
+
+
+def _bytes(secret: str) -> bytes:
+    # An environment variable may hold any bytes; Python keeps those that are not UTF-8 as surrogates.
+    return secret.encode(errors="surrogateescape")
