@@ -151,7 +151,7 @@ async def test_the_secret_is_in_one_answer_and_nowhere_else(
     secret = key["apiKey"].rpartition(key["id"] + "_")[2]
     await site.ask("GET", "/whoami", token=key["apiKey"])
     shown = [await site.ask(*one) for one in (("GET", "/keys"), ("GET", "/audit"), ("DELETE", f"/keys/{key['id']}"))]
-    kept = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    kept = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())  # noqa: ASYNC240
     assert len(secret) == 43
     assert key["id"].encode() in kept
     assert secret.encode() not in b"".join([kept, caplog.text.encode(), *(answer.body for answer in shown)])

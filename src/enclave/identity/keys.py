@@ -123,8 +123,8 @@ _KEY: Final = (
     " WHERE org_id = ?"
 )
 # A row's own number grows with each that is made, and none is ever removed.
-_LIST: Final = (
-    _KEY + " AND rowid > coalesce((SELECT rowid FROM api_keys WHERE id = ? AND org_id = ?), 0) ORDER BY rowid LIMIT ?"
+_LIST: Final = (  # of our own text alone
+    _KEY + " AND rowid > coalesce((SELECT rowid FROM api_keys WHERE id = ? AND org_id = ?), 0) ORDER BY rowid LIMIT ?"  # noqa: S608
 )
 _OF_KEY: Final = "SELECT user_id, expires_at FROM api_keys WHERE id = ? AND org_id = ? AND revoked_at IS NULL"
 _OF_MEMBER: Final = "SELECT user_id, NULL FROM memberships WHERE user_id = ? AND org_id = ?"
