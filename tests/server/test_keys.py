@@ -143,6 +143,10 @@ async def test_of_many_that_revoke_one_key_one_is_told(site: Site) -> None:
     assert [event.type for event in await trail(site)] == ["key_created", "key_revoked"]
 
 
+def contents(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
+
+
 async def test_the_secret_is_in_one_answer_and_nowhere_else(
     site: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -151,7 +155,7 @@ async def test_the_secret_is_in_one_answer_and_nowhere_else(
     secret = key["apiKey"].rpartition(key["id"] + "_")[2]
     await site.ask("GET", "/whoami", token=key["apiKey"])
     shown = [await site.ask(*one) for one in (("GET", "/keys"), ("GET", "/audit"), ("DELETE", f"/keys/{key['id']}"))]
-    kept = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    kept = contents(tmp_path)
     assert len(secret) == 43
     assert key["id"].encode() in kept
     assert secret.encode() not in b"".join([kept, caplog.text.encode(), *(answer.body for answer in shown)])
