@@ -16,6 +16,7 @@ from enclave.config import Settings
 from enclave.contracts.errors import InvalidRequest, Unavailable
 from enclave.contracts.identity import Credential
 from enclave.contracts.sessions import Health
+from enclave.identity.base import Accounts
 from enclave.identity.bootstrap import bootstrap
 from enclave.identity.home import private_home, secret_key_of
 from enclave.identity.service import Identity
@@ -72,7 +73,8 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         credential = bootstrap(settings.home, base_url(settings), identity.authority)
         ticking = asyncio.create_task(_tick(orchestrator, identity))
         stack.callback(ticking.cancel)
-        app = Application(Platform(orchestrator, identity.authority, identity.keys, lambda: _health(backend)))
+        accounts = Accounts(identity.keys, identity.members, identity.sign_ins)
+        app = Application(Platform(orchestrator, identity.authority, accounts, lambda: _health(backend)))
         yield System(settings, app, orchestrator, credential)
 
 

@@ -1,6 +1,7 @@
 """The clients and the command line against the real server, with real sandboxes."""
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -228,3 +229,20 @@ def test_the_async_client_passes_files_too(real: Credential) -> None:
     import asyncio
 
     asyncio.run(converse())
+
+
+def test_a_key_of_the_command_line_may_what_it_was_made_for_until_it_is_revoked(real: Credential) -> None:
+    made = json.loads(_command(real, "key", "create", "--name", "ci", "--scope", "sessions:read", "--json").stdout)
+    narrow = real.model_copy(update={"api_key": made["apiKey"]})
+    me = json.loads(_command(narrow, "whoami", "--json").stdout)
+    refused = _command(narrow, "run", "-c", "print(1)")
+    revoked = _command(real, "key", "revoke", made["id"])
+    after = _command(narrow, "whoami")
+    told = json.loads(_command(real, "audit", "--json").stdout)
+
+    assert (me["userId"], me["role"], me["scopes"]) == (made["id"], "owner", ["sessions:read"])
+    assert (refused.returncode, b"lacks the scope sessions:write" in refused.stderr) == (70, True)
+    assert (revoked.stdout, after.returncode) == (f"{made['id']}\n".encode(), 70)
+    of_key = [event["type"] for event in told if event.get("keyId") == made["id"]]
+    assert of_key == ["key_created", "key_revoked"]
+    assert made["apiKey"] not in json.dumps(told)

@@ -15,9 +15,10 @@ READS = {
     "list_sessions", "get_session", "get_result", "get_audit", "stream_session", "get_file", "list_bindings",
     "get_binding",
 }  # fmt: skip
-AUDITS = {"get_org_audit", "list_keys"}
-KEYS = {"create_key", "revoke_key"}
-PUBLIC = {"health"}
+AUDITS = {"get_org_audit", "list_keys", "list_members"}
+MEMBERS = {"change_member", "remove_member", "create_invitation"}
+KEYS = {"create_key", "revoke_key"} | MEMBERS
+PUBLIC = {"health", "accept_invitation", "login", "refresh_token", "logout"}
 ANYONES = {"whoami"}
 ALL = READS | PUBLIC | ANYONES
 MAY = {
@@ -85,7 +86,7 @@ def test_an_auditor_changes_nothing() -> None:
 
 
 def test_whatever_changes_something_needs_the_right_to_write() -> None:
-    changing = {operation.name for operation in OPERATIONS if operation.method != "GET"}
+    changing = {operation.name for operation in OPERATIONS if operation.method != "GET" and not operation.public}
 
-    writing = (Scope.SESSIONS_WRITE, Scope.BINDINGS_WRITE, Scope.KEYS_WRITE)
+    writing = (Scope.SESSIONS_WRITE, Scope.BINDINGS_WRITE, Scope.KEYS_WRITE, Scope.MEMBERS_WRITE)
     assert changing == {one.name for one in OPERATIONS if one.scope in writing} == WRITES | SETS_UP | KEYS

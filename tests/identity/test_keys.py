@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -169,19 +170,30 @@ async def test_a_revoked_key_makes_none(identity: Identity, owner: Principal) ->
         await identity.keys.create(held, CreateKey(name="k"))
 
 
-async def test_a_key_from_before_there_were_names_is_as_it_was(
-    tmp_path: Path, trail: Trail, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def as_version_1(path: Path) -> None:
+    """Put what is in a database into one of the first version, in its place."""
+    schema = files("enclave.identity").joinpath("schema.sql").read_text()
+    with closing(sqlite3.connect(path)) as new:
+        tables = {
+            "orgs": "id, created_at",
+            "users": "id, email, created_at",
+            "memberships": "org_id, user_id, role",
+            "api_keys": "id, hash, org_id, user_id, role, created_at, revoked_at",
+        }
+        rows = {name: new.execute(f"SELECT {columns} FROM {name}").fetchall() for name, columns in tables.items()}
+    for file in path.parent.glob(f"{path.name}*"):
+        file.unlink()
+    with closing(sqlite3.connect(path)) as old, old:
+        old.executescript(f"{schema} PRAGMA user_version = 1;")
+        for name, columns in tables.items():
+            marks = ", ".join("?" * len(columns.split(",")))
+            old.executemany(f"INSERT INTO {name} ({columns}) VALUES ({marks})", rows[name])
+
+
+async def test_a_key_from_before_there_were_names_is_as_it_was(tmp_path: Path, trail: Trail, clock: Clock) -> None:
     with closing(Identity.open(tmp_path, trail, now=clock)) as identity:
         key = identity.authority.issue_key(identity.authority.owner("o@example.org"))
-    with closing(sqlite3.connect(tmp_path / DATABASE)) as old, old:
-        old.executescript(
-            "DROP INDEX keys_of_org; DROP TABLE outbox; PRAGMA user_version = 1;"
-            + "".join(
-                f"ALTER TABLE api_keys DROP COLUMN {name};"
-                for name in ("name", "scopes", "created_by", "expires_at", "last_used_at")
-            )
-        )
+    as_version_1(tmp_path / DATABASE)
 
     with closing(Identity.open(tmp_path, trail, now=clock)) as identity:
         principal = identity.authority.identify(str(key))

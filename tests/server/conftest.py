@@ -17,7 +17,7 @@ import uvicorn
 from enclave.contracts.identity import Principal, Role
 from enclave.contracts.sessions import Health
 from enclave.core.access import ROLES
-from enclave.identity.base import Authenticator
+from enclave.identity.base import Accounts, Authenticator
 from enclave.identity.service import DATABASE, Identity
 from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, ServiceBindings
 from enclave.server.app import Application
@@ -92,6 +92,7 @@ class Site:
     orchestrator: Orchestrator
     server: uvicorn.Server
     identity: Identity
+    home: Path
     connections: list[Connection] = field(default_factory=list)
 
     async def open(
@@ -114,6 +115,11 @@ class Site:
         text = await connection.chunks() if "transfer-encoding" in heads else await connection.reader.read()
         connection.close()
         return Answer(status, heads, text)
+
+    def restore(self, user: str) -> None:
+        """Make a viewer a member again who was removed."""
+        with closing(sqlite3.connect(self.home / DATABASE)) as database, database:
+            database.execute("UPDATE memberships SET removed_at = NULL, role = 'viewer' WHERE user_id = ?", (user,))
 
     async def run(self, code: str = "pass", **headers: str) -> Any:
         return (await self.ask("POST", "/sessions", {"code": code}, **headers)).json
@@ -147,7 +153,9 @@ def seed(path: Path) -> None:
             for role in Role:
                 user = f"{role}.{org_id}"
                 database.execute("INSERT INTO users (id, email, created_at) VALUES (?, ?, 'then')", (user, user))
-                database.execute("INSERT INTO memberships VALUES (?, ?, ?)", (org_id, user, role))
+                database.execute(
+                    "INSERT INTO memberships (org_id, user_id, role) VALUES (?, ?, ?)", (org_id, user, role)
+                )
 
 
 @pytest.fixture
@@ -160,10 +168,11 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     health = Health(ok=True, backend=backend.name, backend_healthy=True)
     identity = Identity.open(tmp_path / "home", store.note, now=ports.clock)
     seed(tmp_path / "home" / DATABASE)
-    platform = Platform(orchestrator, Tokens(identity.authority), identity.keys, lambda: health)
+    accounts = Accounts(identity.keys, identity.members, identity.sign_ins)
+    platform = Platform(orchestrator, Tokens(identity.authority), accounts, lambda: health)
     async with served(Application(platform)) as server:
         port = server.servers[0].sockets[0].getsockname()[1]
-        site = Site(port, backend, orchestrator, server, identity)
+        site = Site(port, backend, orchestrator, server, identity, tmp_path / "home")
         yield site
         for connection in site.connections:
             connection.close()

@@ -8,7 +8,8 @@ import pytest
 from enclave.contracts.bindings import PutBinding
 from enclave.contracts.identity import Role
 from enclave.contracts.keys import CreateKey
-from enclave.contracts.operations import OPERATIONS, Operation
+from enclave.contracts.members import AcceptInvitation, ChangeMember, Invite, Login, Refresh
+from enclave.contracts.operations import LOGIN, OPERATIONS, Operation
 from enclave.contracts.sessions import CreateSessionRequest
 from tests.orchestrator.test_files import leaves
 from tests.server.conftest import Site
@@ -20,6 +21,15 @@ CALLERS = (*Role, None)
 BINDING = {"url": "https://api.example.org", "inject": {"kind": "bearer"}, "secret": "s3cret"}
 
 KEY = {"name": "k", "scopes": ["sessions:read"]}
+
+NO_TICKET = {"refreshToken": "er_" + "0" * 16 + "_" + "a" * 43}
+BODIES: dict[object, object] = {
+    ChangeMember: {"role": "viewer"},
+    Invite: {"email": "a@example.org", "role": "viewer"},
+    AcceptInvitation: {"code": "ei_x", "password": "no such invitation"},
+    Login: {"email": "nobody@example.org", "password": "x"},
+    Refresh: NO_TICKET,
+}
 
 
 async def test_the_access_matrix_is_as_checked_in(site: Site) -> None:
@@ -42,8 +52,13 @@ async def status(site: Site, operation: Operation, role: Role | None, org_id: st
     await site.ask("PUT", f"/bindings/of-{org_id.replace('_', '-')}", BINDING, token=f"owner.{org_id}")
     if "keys" in operation.path:
         made = await site.ask("POST", "/keys", KEY, token=f"owner.{org_id}")
-    path = operation.path.format(id=made.json["id"], name=f"of-{org_id.replace('_', '-')}", path="a.txt")
-    bodies: dict[object, object] = {CreateSessionRequest: {"code": "x"}, PutBinding: BINDING, CreateKey: KEY}
+    site.restore(f"viewer.{org_id}")
+    target = f"viewer.{org_id}" if "members" in operation.path else made.json["id"]
+    path = operation.path.format(id=target, name=f"of-{org_id.replace('_', '-')}", path="a.txt")
+    bodies: dict[object, object] = {CreateSessionRequest: {"code": "x"}, PutBinding: BINDING, CreateKey: KEY} | BODIES
     body = bodies.get(operation.body)
+    if operation is LOGIN:
+        # Each is refused as who they are, not for those before them.
+        body = {"email": f"{role}@example.org", "password": "x"}
     answer = await site.ask(operation.method, path, body, token=f"{role}.org_a" if role else None)
     return answer.status

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from enclave import __version__
-from enclave.cli import binding, key, template
+from enclave.cli import binding, key, member, template
 from enclave.cli.say import PLATFORM, complain, fail, printable, refuse
 from enclave.contracts.errors import EnclaveError
 from enclave.contracts.policy import Language
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.add_typer(template.app, name="template")
 app.add_typer(binding.app, name="binding")
 app.add_typer(key.app, name="key")
+app.add_typer(member.app, name="member")
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The session's id.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]

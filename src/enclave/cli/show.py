@@ -13,11 +13,13 @@ from enclave.contracts.audit import AuditEvent
 from enclave.contracts.bindings import Binding
 from enclave.contracts.identity import WhoAmI
 from enclave.contracts.keys import Key
+from enclave.contracts.members import Member
 from enclave.contracts.sessions import Session
 from enclave.contracts.wire import Wire
 
 _PIPE_WIDTH: Final = 10_000
 _STAMP: Final = frozenset({"ts", "org_id", "session_id", "actor", "seq", "previous", "digest", "type"})
+_WHOLE: Final = frozenset({"SESSION", "EVENT", "CONTROL", "BINDING", "KEY", "MEMBER"})
 _STYLES: Final[Mapping[str, str]] = {"succeeded": "green", "failed": "red", "killed": "red", "running": "cyan"}
 
 
@@ -94,6 +96,11 @@ def keys(found: Iterable[Key]) -> None:
     )
 
 
+def members(found: Iterable[Member]) -> None:
+    """A line for each member."""
+    _print(("MEMBER", "EMAIL", "ROLE"), [[_text(each) for each in (one.id, one.email, one.role)] for one in found])
+
+
 def caller(found: WhoAmI) -> None:
     """Who one is."""
     _print(("ORG", "WHO", "ROLE", "SCOPES"), [[_text(each) for each in _caller(found)]])
@@ -167,7 +174,9 @@ def _print(heads: Sequence[str], rows: Iterable[Sequence[Text]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in heads:
         # What a person copies, an id above all, is never shortened.
-        table.add_column(head, overflow="fold", no_wrap=head in ("SESSION", "EVENT", "CONTROL", "BINDING", "KEY"))
+        table.add_column(
+            head, overflow="fold", no_wrap=head in ("SESSION", "EVENT", "CONTROL", "BINDING", "KEY", "MEMBER")
+        )
     for row in rows:
         table.add_row(*row)
     width = None if sys.stdout.isatty() else _PIPE_WIDTH

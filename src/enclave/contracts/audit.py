@@ -223,6 +223,65 @@ class KeyRevoked(Event):
     key_id: str
 
 
+class SignedIn(Event):
+    """The actor signed in to the org with their password. It belongs to no session."""
+
+    type: Literal["signed_in"] = "signed_in"
+    session_id: None = None
+
+
+class SignInsRefused(Event):
+    """Since a minute or so, `count` sign-ins as the actor were refused. It belongs to no session."""
+
+    type: Literal["sign_ins_refused"] = "sign_ins_refused"
+    session_id: None = None
+    count: int
+
+
+class RefreshReused(Event):
+    """A refresh token of the actor was used twice; the sign-in is over. It belongs to no session."""
+
+    type: Literal["refresh_reused"] = "refresh_reused"
+    session_id: None = None
+
+
+class MemberInvited(Event):
+    """Somebody was asked into the org. It belongs to no session."""
+
+    type: Literal["member_invited"] = "member_invited"
+    session_id: None = None
+    invitation_id: str
+    role: Role
+
+
+class MemberJoined(Event):
+    """The actor accepted an invitation. It belongs to no session."""
+
+    type: Literal["member_joined"] = "member_joined"
+    session_id: None = None
+    invitation_id: str
+    role: Role
+
+
+class MemberChanged(Event):
+    """A member was given another role. It belongs to no session."""
+
+    type: Literal["member_changed"] = "member_changed"
+    session_id: None = None
+    user_id: str
+    was: Role
+    role: Role
+
+
+class MemberRemoved(Event):
+    """A member was removed, and their keys and sign-ins ended. It belongs to no session."""
+
+    type: Literal["member_removed"] = "member_removed"
+    session_id: None = None
+    user_id: str
+    was: Role
+
+
 AuditEvent = Annotated[
     SessionCreated
     | CloneStarted
@@ -236,7 +295,14 @@ AuditEvent = Annotated[
     | BindingPut
     | BindingDeleted
     | KeyCreated
-    | KeyRevoked,
+    | KeyRevoked
+    | SignedIn
+    | SignInsRefused
+    | RefreshReused
+    | MemberInvited
+    | MemberJoined
+    | MemberChanged
+    | MemberRemoved,
     Field(discriminator="type"),
 ]
 """One fact, told apart by `type`."""

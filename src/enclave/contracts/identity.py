@@ -19,12 +19,15 @@ class Role(StrEnum):
 
 
 class Scope(StrEnum):
-    """A right that an operation asks for."""
+    """A right that an operation asks for; `owners:write` beside another, where an owner is made or changed."""
 
     SESSIONS_READ = "sessions:read"
     SESSIONS_WRITE = "sessions:write"
     BINDINGS_READ = "bindings:read"
     BINDINGS_WRITE = "bindings:write"
+    MEMBERS_READ = "members:read"
+    MEMBERS_WRITE = "members:write"
+    OWNERS_WRITE = "owners:write"
     KEYS_READ = "keys:read"
     KEYS_WRITE = "keys:write"
     AUDIT_READ = "audit:read"

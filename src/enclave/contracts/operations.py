@@ -8,6 +8,17 @@ from enclave.contracts.bindings import Binding, PutBinding
 from enclave.contracts.frames import StreamFrame
 from enclave.contracts.identity import Scope, WhoAmI
 from enclave.contracts.keys import CreateKey, Key, MadeKey
+from enclave.contracts.members import (
+    AcceptInvitation,
+    ChangeMember,
+    Invitation,
+    Invite,
+    Login,
+    Member,
+    Refresh,
+    SignedOut,
+    Tokens,
+)
 from enclave.contracts.sessions import CreateSessionRequest, Health, Session, SessionResult
 from enclave.contracts.wire import Page, Wire
 
@@ -117,6 +128,42 @@ REVOKE_KEY: Final = Operation(
     name="revoke_key", method="DELETE", path="/keys/{id}", scope=Scope.KEYS_WRITE, result=Key,
     summary="Refuse an API key from now on. Idempotent.",
 )  # fmt: skip
+LIST_MEMBERS: Final = Operation(
+    name="list_members", method="GET", path="/members", scope=Scope.MEMBERS_READ, result=Page[Member],
+    query=("limit", "cursor"),
+    summary="The org's members.",
+)  # fmt: skip
+CHANGE_MEMBER: Final = Operation(
+    name="change_member", method="PUT", path="/members/{id}", scope=Scope.MEMBERS_WRITE, body=ChangeMember,
+    result=Member,
+    summary="Give a member another role; neither it nor the one they have may be more than yours.",
+)  # fmt: skip
+REMOVE_MEMBER: Final = Operation(
+    name="remove_member", method="DELETE", path="/members/{id}", scope=Scope.MEMBERS_WRITE, result=Member,
+    summary="Remove a member, with their keys and sign-ins; a token they hold passes for 15 minutes at most.",
+)  # fmt: skip
+CREATE_INVITATION: Final = Operation(
+    name="create_invitation", method="POST", path="/invitations", scope=Scope.MEMBERS_WRITE, status=201, body=Invite,
+    result=Invitation,
+    summary="Ask somebody into the org. `code` is shown this once; hand it to them.",
+)  # fmt: skip
+ACCEPT_INVITATION: Final = Operation(
+    name="accept_invitation", method="POST", path="/invitations/accept", scope=None, body=AcceptInvitation,
+    result=Tokens,
+    summary="Join an org and sign in to it; whoever has no account gets one with this password.",
+)  # fmt: skip
+LOGIN: Final = Operation(
+    name="login", method="POST", path="/login", scope=None, body=Login, result=Tokens,
+    summary="Sign in with a password, for a token of 15 minutes and a refresh token that passes once.",
+)  # fmt: skip
+REFRESH_TOKEN: Final = Operation(
+    name="refresh_token", method="POST", path="/token/refresh", scope=None, body=Refresh, result=Tokens,
+    summary="The next token and refresh token. One that is used twice ends the sign-in.",
+)  # fmt: skip
+LOGOUT: Final = Operation(
+    name="logout", method="POST", path="/logout", scope=None, body=Refresh, result=SignedOut,
+    summary="End a sign-in.",
+)  # fmt: skip
 GET_ORG_AUDIT: Final = Operation(
     name="get_org_audit", method="GET", path="/audit", scope=Scope.AUDIT_READ, result=Page[AuditEvent],
     query=("limit", "cursor"),
@@ -126,5 +173,6 @@ GET_ORG_AUDIT: Final = Operation(
 OPERATIONS: Final = (
     HEALTH, CREATE_SESSION, LIST_SESSIONS, GET_SESSION, GET_RESULT, GET_AUDIT, STREAM_SESSION, GET_FILE,
     TEARDOWN_SESSION, PUT_BINDING, LIST_BINDINGS, GET_BINDING, DELETE_BINDING, WHOAMI,
-    CREATE_KEY, LIST_KEYS, REVOKE_KEY, GET_ORG_AUDIT,
+    CREATE_KEY, LIST_KEYS, REVOKE_KEY, GET_ORG_AUDIT, LIST_MEMBERS, CHANGE_MEMBER, REMOVE_MEMBER, CREATE_INVITATION,
+    ACCEPT_INVITATION, LOGIN, REFRESH_TOKEN, LOGOUT,
 )  # fmt: skip

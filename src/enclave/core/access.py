@@ -9,10 +9,12 @@ from enclave.contracts.operations import Operation
 
 ROLES: Final[Mapping[Role, frozenset[Scope]]] = {
     Role.OWNER: frozenset(Scope),
-    Role.ADMIN: frozenset(Scope),
+    Role.ADMIN: frozenset(Scope) - {Scope.OWNERS_WRITE},
     Role.DEVELOPER: frozenset({Scope.SESSIONS_READ, Scope.SESSIONS_WRITE, Scope.BINDINGS_READ}),
     Role.VIEWER: frozenset({Scope.SESSIONS_READ, Scope.BINDINGS_READ}),
-    Role.AUDITOR: frozenset({Scope.SESSIONS_READ, Scope.BINDINGS_READ, Scope.KEYS_READ, Scope.AUDIT_READ}),
+    Role.AUDITOR: frozenset(
+        {Scope.SESSIONS_READ, Scope.BINDINGS_READ, Scope.MEMBERS_READ, Scope.KEYS_READ, Scope.AUDIT_READ}
+    ),
 }
 """What each role may do, and all that it may do."""
 

@@ -14,6 +14,7 @@ MAX_PAGE: Final = 200
 _SESSION = re.compile(r"ses_[0-9a-z]{26}\Z")
 _BINDING = re.compile(BINDING_NAME)
 _KEY = re.compile(r"[0-9a-z]{16}\Z")
+_MEMBER = re.compile(r"[0-9A-Za-z_.@-]{1,128}\Z")
 _SEQ = re.compile(r"[0-9]{1,18}\Z")
 
 T = TypeVar("T")
@@ -57,6 +58,16 @@ def key_cursor(key_id: str) -> str:
 def key_of_cursor(cursor: str | None) -> str:
     """The API key a cursor stands at, empty for none; raises InvalidRequest."""
     return _open(cursor, "k:", _KEY) if cursor is not None else ""
+
+
+def member_cursor(user_id: str) -> str:
+    """The cursor of the members after this one."""
+    return _seal(f"m:{user_id}")
+
+
+def member_of_cursor(cursor: str | None) -> str:
+    """The member a cursor stands at, empty for none; raises InvalidRequest."""
+    return _open(cursor, "m:", _MEMBER) if cursor is not None else ""
 
 
 def check_limit(limit: int) -> None:

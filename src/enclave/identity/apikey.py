@@ -1,4 +1,7 @@
-"""API keys: `ek_<id>_<secret>`. The id is public; the secret is 256 random bits, kept only as a keyed hash."""
+"""API keys: `ek_<id>_<secret>`. The id is public; the secret is 256 random bits, kept only as a keyed hash.
+
+Refresh tokens and the codes of invitations are made and kept in the same way, with a prefix of their own.
+"""
 
 import hmac
 import re
@@ -7,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 # The secret is URL-safe Base64 and may hold underscores itself: its place is told by length, not by splitting.
-_SHAPE: Final = re.compile(r"ek_([0-9a-z]{16})_([0-9A-Za-z_-]{43})", re.ASCII)
+_SHAPE: Final = re.compile(r"([a-z]{2})_([0-9a-z]{16})_([0-9A-Za-z_-]{43})", re.ASCII)
+KEY: Final = "ek"
 NO_HASH: Final = bytes(32)
 """What no secret hashes to; compared with where there is no key, so that both take the same time."""
 
@@ -18,9 +22,10 @@ class ApiKey:
 
     id: str
     secret: str = field(repr=False)
+    prefix: str = KEY
 
     def __str__(self) -> str:
-        return f"ek_{self.id}_{self.secret}"
+        return f"{self.prefix}_{self.id}_{self.secret}"
 
     def hash(self, pepper: bytes) -> bytes:
         """What is stored of the secret."""
@@ -31,12 +36,12 @@ class ApiKey:
         return hmac.compare_digest(self.hash(pepper), expected)
 
 
-def new_api_key() -> ApiKey:
+def new_api_key(prefix: str = KEY) -> ApiKey:
     """A key that nobody has seen."""
-    return ApiKey(secrets.token_hex(8), secrets.token_urlsafe(32))
+    return ApiKey(secrets.token_hex(8), secrets.token_urlsafe(32), prefix)
 
 
-def parse(credential: str) -> ApiKey | None:
+def parse(credential: str, prefix: str = KEY) -> ApiKey | None:
     """The key in a credential; None if it does not look like one."""
     found = _SHAPE.fullmatch(credential)
-    return ApiKey(*found.groups()) if found else None
+    return ApiKey(found[2], found[3], prefix) if found and found[1] == prefix else None

@@ -1,6 +1,5 @@
 """Orgs, their members and the keys that speak for them."""
 
-import sqlite3
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -105,28 +104,26 @@ class SqliteDirectory:
         self._database.close()
 
     def _found_org(self, email: str) -> Member:
-        member = Member(f"org_{token_hex(8)}", f"usr_{token_hex(8)}", Role.OWNER)
+        org_id, at = f"org_{token_hex(8)}", self._database.stamp()
         with self._database.change() as connection:
-            found(connection, member, email, self._database.stamp())
-        return member
-
-
-def found(connection: sqlite3.Connection, owner: Member, email: str, at: str) -> None:
-    """Make an org, a user, and them its member."""
-    connection.execute("INSERT INTO orgs (id, created_at) VALUES (?, ?)", (owner.org_id, at))
-    connection.execute("INSERT INTO users (id, email, created_at) VALUES (?, ?, ?)", (owner.user_id, email, at))
-    row = (owner.org_id, owner.user_id, owner.role)
-    connection.execute("INSERT INTO memberships (org_id, user_id, role) VALUES (?, ?, ?)", row)
+            connection.execute("INSERT INTO orgs (id, created_at) VALUES (?, ?)", (org_id, at))
+            # Who was removed from their org is known, and gets another one.
+            connection.execute(_ADD_USER, (f"usr_{token_hex(8)}", email, at))
+            (user_id,) = connection.execute("SELECT id FROM users WHERE email = ?", (email,)).fetchone()
+            connection.execute(_ADD_MEMBER, (org_id, user_id, Role.OWNER, at))
+        return Member(org_id, user_id, Role.OWNER)
 
 
 _OWNER: Final = (
     "SELECT org_id, user_id, role FROM memberships JOIN users ON users.id = user_id"
-    " WHERE email = ? AND role = 'owner' ORDER BY org_id"
+    " WHERE email = ? AND role = 'owner' AND removed_at IS NULL ORDER BY org_id"
 )
+_ADD_USER: Final = "INSERT INTO users (id, email, created_at) VALUES (?, ?, ?) ON CONFLICT (email) DO NOTHING"
+_ADD_MEMBER: Final = "INSERT INTO memberships (org_id, user_id, role, joined_at) VALUES (?, ?, ?, ?)"
 _ADD_KEY: Final = "INSERT INTO api_keys (id, hash, org_id, user_id, role, created_at) VALUES (?, ?, ?, ?, ?, ?)"
 _FIND_KEY: Final = (
     "SELECT hash, org_id, user_id, api_keys.role, memberships.role, scopes, expires_at"
-    " FROM api_keys JOIN memberships USING (org_id, user_id) WHERE id = ? AND revoked_at IS NULL"
+    " FROM api_keys JOIN memberships USING (org_id, user_id) WHERE id = ? AND revoked_at IS NULL AND removed_at IS NULL"
 )
 _REVOKE_KEY: Final = "UPDATE api_keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?"
 

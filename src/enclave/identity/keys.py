@@ -2,7 +2,6 @@
 
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
@@ -17,6 +16,7 @@ from enclave.core.cursor import check_limit, cut, key_cursor, key_of_cursor
 from enclave.identity.apikey import new_api_key
 from enclave.identity.database import Database
 from enclave.identity.outbox import Outbox, post
+from enclave.identity.standing import Standing, standing
 
 MAX_KEYS: Final = 1000
 """The most keys of an org that are not revoked."""
@@ -32,14 +32,6 @@ class Authority(Protocol):
         """Which keys were used when, since this was last asked."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Maker:
-    """The member behind a principal, and until when (POSIX seconds) what they called with is valid."""
-
-    user_id: str
-    until: float | None
-
-
 class EmbeddedKeys:
     """The Keys of the authority in this process: what is revoked is refused at once."""
 
@@ -53,10 +45,11 @@ class EmbeddedKeys:
         """A new key. Raises Forbidden if it were to have more than its maker, InvalidRequest, and Conflict for too
         many."""
         authorize(principal, CREATE_KEY)
-        role, scopes = narrowed(principal, request.role, request.scopes)
         fresh = new_api_key()
         with self._database.change() as connection:
-            until = _end(request, maker := _maker(connection, principal), self._database.now())
+            maker = standing(connection, principal, CREATE_KEY)
+            role, scopes = narrowed(maker.principal, request.role, request.scopes)
+            until = _end(request, maker, self._database.now())
             _check_count(connection, principal.org_id)
             limits = (role, _text(scopes), until)
             made = (self._database.stamp(), principal.user_id)
@@ -80,6 +73,7 @@ class EmbeddedKeys:
         """Put a key out of force for good; one that is stays as it is. Raises NotFound."""
         authorize(principal, REVOKE_KEY)
         with self._database.change() as connection:
+            standing(connection, principal, REVOKE_KEY)
             key = _find(connection, principal.org_id, key_id)
             if key.revoked_at is None:
                 now = self._database.now()
@@ -123,23 +117,13 @@ _KEY: Final = (
     " WHERE org_id = ?"
 )
 # A row's own number grows with each that is made, and none is ever removed.
-_LIST: Final = (  # of our own text alone
-    _KEY + " AND rowid > coalesce((SELECT rowid FROM api_keys WHERE id = ? AND org_id = ?), 0) ORDER BY rowid LIMIT ?"  # noqa: S608
+_LIST: Final = (
+    _KEY + " AND rowid > coalesce((SELECT rowid FROM api_keys WHERE id = ? AND org_id = ?), 0) ORDER BY rowid LIMIT ?"  # noqa: S608  values are bound
 )
-_OF_KEY: Final = "SELECT user_id, expires_at FROM api_keys WHERE id = ? AND org_id = ? AND revoked_at IS NULL"
-_OF_MEMBER: Final = "SELECT user_id, NULL FROM memberships WHERE user_id = ? AND org_id = ?"
 _COUNT: Final = "SELECT count(*) FROM api_keys WHERE org_id = ? AND revoked_at IS NULL"
 
 
-def _maker(connection: sqlite3.Connection, principal: Principal) -> _Maker:
-    called_by = (principal.user_id, principal.org_id)
-    row = connection.execute(_OF_KEY, called_by).fetchone() or connection.execute(_OF_MEMBER, called_by).fetchone()
-    if row is None:
-        raise Forbidden("only members of the org can make keys, and whom your token names is none here")
-    return _Maker(*row)
-
-
-def _end(request: CreateKey, maker: _Maker, now: datetime) -> float | None:
+def _end(request: CreateKey, maker: Standing, now: datetime) -> float | None:
     if request.expires_at is None:
         return maker.until
     until = request.expires_at.timestamp()

@@ -9,7 +9,9 @@ from enclave.identity.database import Clock, Database
 from enclave.identity.directory import SqliteDirectory
 from enclave.identity.home import private_home, secrets_of
 from enclave.identity.keys import EmbeddedKeys
+from enclave.identity.members import EmbeddedMembers
 from enclave.identity.outbox import Outbox, Sink
+from enclave.identity.sign_in import SignIns
 from enclave.identity.token import TokenReader
 
 DATABASE: Final = "identity.db"
@@ -21,6 +23,8 @@ class Identity:
 
     authority: EmbeddedIdentity
     keys: EmbeddedKeys
+    members: EmbeddedMembers
+    sign_ins: SignIns
     outbox: Outbox
 
     @classmethod
@@ -38,11 +42,16 @@ class Identity:
         database = Database.open(home / DATABASE, now)
         authority = EmbeddedIdentity(SqliteDirectory(database), tokens, pepper=pepper, now=now)
         outbox = Outbox(database, sink)
-        return cls(authority, EmbeddedKeys(database, outbox, authority, pepper), outbox)
+        sign_ins = SignIns(database, outbox, tokens, pepper)
+        members = EmbeddedMembers(database, outbox, sign_ins, pepper)
+        members.on_change(authority.forget)
+        keys = EmbeddedKeys(database, outbox, authority, pepper)
+        return cls(authority, keys, members, sign_ins, outbox)
 
     async def tick(self) -> None:
         """Write down what is not yet. Call it now and then, and once at the start."""
         self.keys.note_uses()
+        self.sign_ins.note_refusals()
         await self.outbox.deliver()
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from enclave.sdk.credential import resolve
 from enclave.sdk.download import written
 from enclave.sdk.flow import PAGE_SIZE, RETRY_SECONDS, Api, Wanted, result_of
 from enclave.sdk.keys import AsyncKeys, Keys
+from enclave.sdk.members import AsyncMembers, Members
 from enclave.sdk.request import Terms, request_of
 from enclave.sdk.step import Flow
 from enclave.sdk.transport import AsyncDriver, Driver
@@ -30,7 +31,7 @@ class Enclave:
     With no arguments it finds its server and key in ENCLAVE_BASE_URL and ENCLAVE_API_KEY, else in what `enclave serve`
     left in ~/.enclave. `api_key` wins over `token`, a user's JWT. `timeout` is how many seconds one answer may take.
     `retry` repeats what can safely be asked twice when a connection fails. `bindings` are the org's service bindings,
-    `keys` its API keys.
+    `keys` its API keys, `members` who is in it.
     Everything that goes wrong is an `enclave.contracts.errors.EnclaveError`. Close it, or use it in a `with`; it may be
     shared by threads.
     """
@@ -49,6 +50,7 @@ class Enclave:
         self._driver = Driver(target, timeout)
         self.bindings = Bindings(self._api, self._driver)
         self.keys = Keys(self._api, self._driver)
+        self.members = Members(self._api, self._driver)
 
     @property
     def base_url(self) -> str:
@@ -230,6 +232,7 @@ class AsyncEnclave:
         self._driver = AsyncDriver(target, timeout)
         self.bindings = AsyncBindings(self._api, self._driver)
         self.keys = AsyncKeys(self._api, self._driver)
+        self.members = AsyncMembers(self._api, self._driver)
 
     @property
     def base_url(self) -> str:

@@ -17,7 +17,10 @@ from enclave.contracts.files import path_problem
 from enclave.contracts.frames import EndFrame, StreamFrame
 from enclave.contracts.identity import WhoAmI
 from enclave.contracts.keys import CreateKey, Key, MadeKey
+from enclave.contracts.members import ChangeMember, Invitation, Invite, Member
 from enclave.contracts.operations import (
+    CHANGE_MEMBER,
+    CREATE_INVITATION,
     CREATE_KEY,
     CREATE_SESSION,
     DELETE_BINDING,
@@ -30,9 +33,11 @@ from enclave.contracts.operations import (
     HEALTH,
     LIST_BINDINGS,
     LIST_KEYS,
+    LIST_MEMBERS,
     LIST_SESSIONS,
     OPERATIONS,
     PUT_BINDING,
+    REMOVE_MEMBER,
     REVOKE_KEY,
     STREAM_SESSION,
     TEARDOWN_SESSION,
@@ -40,7 +45,7 @@ from enclave.contracts.operations import (
     Operation,
 )
 from enclave.contracts.sessions import CreateSessionRequest, Health, Phase, Session, SessionResult
-from enclave.contracts.wire import Page
+from enclave.contracts.wire import Page, Wire
 from enclave.sdk.problem import error_of, unreachable, unreadable
 from enclave.sdk.sse import Decoder, Event, EventTooLarge
 from enclave.sdk.step import Answer, Call, Deliver, Flow, Lost, Open, Pause, Read, Reply, Step
@@ -171,11 +176,7 @@ class Api:
 
     def create_key(self, request: CreateKey) -> Flow[MadeKey]:
         """A key that was just made."""
-        body = request.model_dump_json(exclude_unset=True).encode()
-        headers = {"Content-Type": "application/json"}
-        yield Deliver(
-            (yield from self._fetch(Call(operation=CREATE_KEY, path=CREATE_KEY.path, headers=headers, body=body)))
-        )
+        yield Deliver((yield from self._fetch(_sending(CREATE_KEY, CREATE_KEY.path, request))))
 
     def keys(self) -> Flow[Key]:
         """Key after key, page by page."""
@@ -184,6 +185,22 @@ class Api:
     def revoke_key(self, key_id: str) -> Flow[Key]:
         """A key after it was revoked."""
         yield Deliver((yield from self._fetch(_call(REVOKE_KEY, key_id))))
+
+    def members(self) -> Flow[Member]:
+        """Member after member, page by page."""
+        return self._pages(LIST_MEMBERS)
+
+    def invite(self, request: Invite) -> Flow[Invitation]:
+        """An invitation that was just made."""
+        yield Deliver((yield from self._fetch(_sending(CREATE_INVITATION, CREATE_INVITATION.path, request))))
+
+    def change_member(self, user_id: str, request: ChangeMember) -> Flow[Member]:
+        """A member after they were changed."""
+        yield Deliver((yield from self._fetch(_sending(CHANGE_MEMBER, _place(CHANGE_MEMBER, user_id), request))))
+
+    def remove_member(self, user_id: str) -> Flow[Member]:
+        """A member as they were before they were removed."""
+        yield Deliver((yield from self._fetch(_call(REMOVE_MEMBER, user_id))))
 
     def _pages(self, operation: Operation) -> Flow[Any]:
         cursor = None
@@ -300,6 +317,11 @@ def _call(
 ) -> Call:
     query = () if cursor is None else (("cursor", cursor),)
     return Call(operation=operation, path=_place(operation, key), query=query, headers=headers or {}, body=body)
+
+
+def _sending(operation: Operation, path: str, request: Wire) -> Call:
+    body = request.model_dump_json(exclude_unset=True).encode()
+    return Call(operation=operation, path=path, headers={"Content-Type": "application/json"}, body=body)
 
 
 def _file_call(session_id: str, path: str) -> Call:

@@ -28,6 +28,7 @@ CONTENT_SECURITY_POLICY: Final = f"default-src 'none'; style-src 'sha256-{_DIGES
 
 _BOUNDS: Final = ("minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems", "maxProperties", "pattern")
 
+_BODY: Final = " \\\n  -H 'Content-Type: application/json' -d @body.json"
 _EXAMPLES: Final = {
     CREATE_SESSION.name: " \\\n  -H 'Prefer: wait=30' -H 'Content-Type: application/json' \\\n"
     '  -d \'{"code": "print(6 * 7)"}\'',
@@ -118,7 +119,7 @@ def _curl(method: str, path: str, operation: Schema) -> str:
     verb = "" if method == "get" else f" -X {method.upper()}"
     key = " \\\n  -H 'Authorization: Bearer '\"$ENCLAVE_API_KEY\"" if operation["security"] else ""
     stream = " -N" if path.endswith("/stream") else ""
-    body = _EXAMPLES.get(operation["operationId"], "")
+    body = _EXAMPLES.get(operation["operationId"], _BODY if "requestBody" in operation else "")
     place = path.replace("{id}", "$ID").replace("{name}", "$NAME").replace("{path}", "$FILE")
     return f"curl{stream}{verb} http://127.0.0.1:8088{place}{key}{body}"
 

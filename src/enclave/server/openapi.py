@@ -26,12 +26,19 @@ from enclave.contracts.errors import (
 )
 from enclave.contracts.frames import StreamFrame
 from enclave.contracts.operations import (
+    ACCEPT_INVITATION,
+    CHANGE_MEMBER,
+    CREATE_INVITATION,
     CREATE_KEY,
     CREATE_SESSION,
     GET_FILE,
     GET_RESULT,
+    LOGIN,
+    LOGOUT,
     OPERATIONS,
     PUT_BINDING,
+    REFRESH_TOKEN,
+    REMOVE_MEMBER,
     Operation,
 )
 from enclave.contracts.policy import RequestedLimits
@@ -47,12 +54,20 @@ Schema = dict[str, Any]
 _REF: Final = "#/components/schemas/{model}"
 _EVERYWHERE: Final = (InternalError, Unavailable)
 _GUARDED: Final = (InvalidRequest, Unauthenticated, Forbidden)
+_SIGNS_IN: Final = (InvalidRequest, Unauthenticated, QuotaExceeded)
 _OWN: Final[Mapping[str, tuple[type[EnclaveError], ...]]] = {
     CREATE_SESSION.name: (PolicyUnenforceable, QuotaExceeded),
     GET_RESULT.name: (Conflict,),
     GET_FILE.name: (Conflict,),
     PUT_BINDING.name: (Conflict,),
     CREATE_KEY.name: (Conflict,),
+    CHANGE_MEMBER.name: (Conflict,),
+    REMOVE_MEMBER.name: (Conflict,),
+    CREATE_INVITATION.name: (Conflict,),
+    ACCEPT_INVITATION.name: (*_SIGNS_IN, Conflict),
+    LOGIN.name: (*_SIGNS_IN, Forbidden),
+    REFRESH_TOKEN.name: (InvalidRequest, Unauthenticated),
+    LOGOUT.name: (InvalidRequest,),
 }
 
 _PARAMETERS: Final[Mapping[str, Schema]] = {

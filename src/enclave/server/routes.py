@@ -13,7 +13,11 @@ from enclave.contracts.bindings import PutBinding
 from enclave.contracts.errors import Unauthenticated
 from enclave.contracts.identity import Principal
 from enclave.contracts.keys import CreateKey
+from enclave.contracts.members import AcceptInvitation, ChangeMember, Invite, Login, Refresh, SignedOut
 from enclave.contracts.operations import (
+    ACCEPT_INVITATION,
+    CHANGE_MEMBER,
+    CREATE_INVITATION,
     CREATE_KEY,
     CREATE_SESSION,
     DELETE_BINDING,
@@ -26,9 +30,14 @@ from enclave.contracts.operations import (
     HEALTH,
     LIST_BINDINGS,
     LIST_KEYS,
+    LIST_MEMBERS,
     LIST_SESSIONS,
+    LOGIN,
+    LOGOUT,
     OPERATIONS,
     PUT_BINDING,
+    REFRESH_TOKEN,
+    REMOVE_MEMBER,
     REVOKE_KEY,
     STREAM_SESSION,
     TEARDOWN_SESSION,
@@ -38,7 +47,7 @@ from enclave.contracts.operations import (
 from enclave.contracts.sessions import CreateSessionRequest, Health
 from enclave.contracts.wire import Wire
 from enclave.core.access import authorize, who_is
-from enclave.identity.base import Authenticator, Keys
+from enclave.identity.base import Accounts, Authenticator
 from enclave.orchestrator.orchestrator import Orchestrator
 from enclave.server.download import Download
 from enclave.server.reading import Query, Room, preferred_wait, read_body, refuse_unimplemented
@@ -53,7 +62,7 @@ class Platform:
 
     orchestrator: Orchestrator
     authenticator: Authenticator
-    keys: Keys
+    accounts: Accounts
     health: Callable[[], Health]
     room: Room = field(default_factory=Room)
 
@@ -194,20 +203,91 @@ async def create_key(call: Call) -> ASGIApp:
     """POST /keys."""
     call.query()
     body = await read_body(call.request, CreateKey, call.platform.room)
-    key = await call.platform.keys.create(call.principal, body)
+    key = await call.platform.accounts.keys.create(call.principal, body)
     return call.answer(key)
 
 
 async def list_keys(call: Call) -> ASGIApp:
     """GET /keys."""
     query = call.query()
-    return call.answer(await call.platform.keys.list(call.principal, cursor=query.cursor(), limit=query.limit()))
+    return call.answer(
+        await call.platform.accounts.keys.list(call.principal, cursor=query.cursor(), limit=query.limit())
+    )
 
 
 async def revoke_key(call: Call) -> ASGIApp:
     """DELETE /keys/{id}."""
     call.query()
-    return call.answer(await call.platform.keys.revoke(call.principal, call.id))
+    return call.answer(await call.platform.accounts.keys.revoke(call.principal, call.id))
+
+
+async def list_members(call: Call) -> ASGIApp:
+    """GET /members."""
+    query, members = call.query(), call.platform.accounts.members
+    return call.answer(await members.list(call.principal, cursor=query.cursor(), limit=query.limit()))
+
+
+async def change_member(call: Call) -> ASGIApp:
+    """PUT /members/{id}."""
+    call.query()
+    body = await read_body(call.request, ChangeMember, call.platform.room)
+    return call.answer(await call.platform.accounts.members.change(call.principal, call.id, body))
+
+
+async def remove_member(call: Call) -> ASGIApp:
+    """DELETE /members/{id}."""
+    call.query()
+    return call.answer(await call.platform.accounts.members.remove(call.principal, call.id))
+
+
+async def create_invitation(call: Call) -> ASGIApp:
+    """POST /invitations."""
+    call.query()
+    body = await read_body(call.request, Invite, call.platform.room)
+    return call.answer(await call.platform.accounts.members.invite(call.principal, body))
+
+
+async def health(platform: Platform, request: Request) -> Wire:
+    """GET /healthz."""
+    return platform.health()
+
+
+async def accept_invitation(platform: Platform, request: Request) -> Wire:
+    """POST /invitations/accept."""
+    body = await read_body(request, AcceptInvitation, platform.room)
+    return await platform.accounts.members.accept(body, address(request))
+
+
+async def login(platform: Platform, request: Request) -> Wire:
+    """POST /login."""
+    body = await read_body(request, Login, platform.room)
+    return await platform.accounts.sign_ins.login(body, address(request))
+
+
+async def refresh_token(platform: Platform, request: Request) -> Wire:
+    """POST /token/refresh."""
+    return await platform.accounts.sign_ins.refresh(await read_body(request, Refresh, platform.room))
+
+
+async def logout(platform: Platform, request: Request) -> Wire:
+    """POST /logout."""
+    await platform.accounts.sign_ins.logout(await read_body(request, Refresh, platform.room))
+    return SignedOut()
+
+
+def address(request: Request) -> str:
+    """Where a request comes from, as the socket tells: a header could say anything."""
+    return request.client.host if request.client else ""
+
+
+PUBLIC: Final[Mapping[str, Callable[[Platform, Request], Awaitable[Wire]]]] = {
+    HEALTH.name: health,
+    ACCEPT_INVITATION.name: accept_invitation,
+    LOGIN.name: login,
+    REFRESH_TOKEN.name: refresh_token,
+    LOGOUT.name: logout,
+}
+"""How each operation that asks for no credential is answered."""
 
 
 async def get_org_audit(call: Call) -> ASGIApp:
@@ -235,6 +315,10 @@ RESPONSES: Final[Mapping[str, Respond]] = {
     LIST_KEYS.name: list_keys,
     REVOKE_KEY.name: revoke_key,
     GET_ORG_AUDIT.name: get_org_audit,
+    LIST_MEMBERS.name: list_members,
+    CHANGE_MEMBER.name: change_member,
+    REMOVE_MEMBER.name: remove_member,
+    CREATE_INVITATION.name: create_invitation,
 }
 """How each operation that asks for a credential is answered."""
 
@@ -256,15 +340,17 @@ class Guarded:
 
 
 class Public:
-    """The health operation, which asks for no credential."""
+    """An operation that asks for no credential."""
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, platform: Platform, operation: Operation) -> None:
         self._platform = platform
+        self._operation = operation
+        self._respond = PUBLIC[operation.name]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        body = self._platform.health().model_dump_json()
-        await Response(body, HEALTH.status, media_type="application/json")(scope, receive, send)
+        body = (await self._respond(self._platform, Request(scope, receive))).model_dump_json()
+        await Response(body, self._operation.status, media_type="application/json")(scope, receive, send)
 
 
 def credential(headers: Sequence[tuple[bytes, bytes]]) -> str:
@@ -285,7 +371,7 @@ def routes(platform: Platform) -> list[Route]:
 
 
 def _route(platform: Platform, operation: Operation) -> Route:
-    endpoint = Public(platform) if operation.public else Guarded(platform, operation)
+    endpoint = Public(platform, operation) if operation.public else Guarded(platform, operation)
     # A path within a session may have slashes.
     path = operation.path.replace("{path}", "{path:path}")
     route = Route(path, endpoint, methods=[operation.method], name=operation.name)
