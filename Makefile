@@ -24,7 +24,7 @@ check: lint test  ## what a change must pass
 bench: $(DEV)  ## every figure beside its bar; BENCH="--sessions 10000" for a long soak
 	@scripts/delegated .venv/bin/python -m bench $(BENCH)
 
-hostile: $(DEV)  ## what hostile programs get, as a matrix; fails if anything leaked
+hostile: $(DEV)  ## what hostile programs get, as a matrix; fails if anything leaked that is not known to
 	@scripts/delegated .venv/bin/python -m tests.hostile
 
 contracts: $(DEV)  ## write contracts/ and the other checked-in snapshots anew

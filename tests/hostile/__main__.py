@@ -51,7 +51,10 @@ def main() -> int:
     verdicts = {probe.name: judge(probe.expect, outcomes[probe.name]) for probe in probes}
     print("\n".join(row(probe, outcomes[probe.name]) for probe in probes))
     print("\n" + "\n".join(summary(probes, verdicts, time.monotonic() - started)))
-    return int(any(verdicts[probe.name] != probe.expect.verdict for probe in probes))
+    wrong = [probe for probe in probes if verdicts[probe.name] != probe.expect.verdict]
+    for probe in wrong:
+        print(f"{probe.name}: {f'known: {probe.known}' if probe.known else 'a defect'}")
+    return int(any(not probe.known for probe in wrong))
 
 
 if __name__ == "__main__":
