@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from enclave.backends.base import Egress, Output, SandboxLost, Workload
-from enclave.backends.local import LocalBackend
+from enclave.backends.local import LocalBackend, broker
 from enclave.contracts.errors import Unavailable
 from tests.backends.running import run_in, spec
 
@@ -75,13 +75,13 @@ async def test_closing_leaves_no_broker_and_no_descriptor(tmp_path: Path) -> Non
     before = len(os.listdir("/proc/self/fd"))
     made = LocalBackend(home=tmp_path, pool=1)
     await made.start()
-    broker = made.broker.pid
+    pid = made.broker.pid
     sandbox = await made.launch(spec())
     await until_it_asked(await sandbox.run(ASKS))
     await made.close()
 
     with pytest.raises(ProcessLookupError):
-        os.kill(broker, 0)
+        os.kill(pid, 0)
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -95,3 +95,20 @@ async def test_a_session_that_asks_for_nothing_costs_the_broker_nothing(
         await run_in(backend, code)
 
     assert admitted == []
+
+
+async def test_a_broker_that_hangs_holds_up_no_session_for_good(
+    backend: LocalBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker, "DISMISS_SECONDS", 0.2)
+    stuck = backend.broker.pid
+    sandbox = await backend.launch(spec(wall_clock_seconds=2.0))
+    workload = await sandbox.run(ASKS.replace("time.sleep(600)", "time.sleep(0.3)"))
+    await until_it_asked(workload)
+    os.kill(stuck, signal.SIGSTOP)
+
+    with pytest.raises(SandboxLost, match="egress broker"):
+        await workload.wait()
+    await sandbox.teardown()
+    await backend.broker.settled()
+    assert backend.broker.pid != stuck

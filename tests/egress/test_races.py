@@ -165,6 +165,27 @@ async def test_a_connect_that_is_made_to_block_keeps_nobody(sandboxes: Sandboxes
     assert told.printed == "over\n"
 
 
+async def test_a_door_that_a_socket_cannot_hear_keeps_nobody(sandboxes: Sandboxes) -> None:
+    """It drops the door's answer (IP_MINTTL), and the flag that keeps its connect from waiting is taken off."""
+    told = await sandboxes.run(
+        RACE + "import fcntl\nwhere = socket.getaddrinfo('api.example.test', 80)[0][4]\n"
+        "to = ctypes.create_string_buffer(sockaddr(where[0], 80), 16)\n"
+        "deaf = [socket.socket() for _ in range(40)]\n"
+        "for s in deaf: s.setsockopt(0, 21, 255); s.setblocking(False)\n"
+        "def flip():\n    while True:\n        for s in deaf: fcntl.fcntl(s, fcntl.F_SETFL, 0)\n"
+        "threading.Thread(target=flip, daemon=True).start()\n"
+        "for s in deaf: threading.Thread(target=libc.connect, args=(s.fileno(), to, 16), daemon=True).start()\n"
+        "time.sleep(1)\n"
+        "try: socket.socket().connect(('198.51.100.1', 80))\nexcept PermissionError: print('over', flush=True)\n"
+        "os._exit(0)",
+        ["api.example.test"],
+        cpus=2,
+        wall_clock_seconds=10,
+    )
+
+    assert told.printed == "over\n"
+
+
 async def test_a_socket_that_lingers_keeps_nobody(sandboxes: Sandboxes) -> None:
     """Its program lets go of it while its connect waits, so that the broker is the last to close it."""
     told = await sandboxes.run(

@@ -87,6 +87,8 @@ class Broker:
             self._look_after(number, fds)
         except Exception as error:
             log.exception("a session could not be admitted")
+            for listener in fds[1:2]:
+                os.close(listener)  # the others are closed by who holds them
             self._report({"ev": "lost", "id": number, "why": f"the egress broker could not look after it: {error!r}"})
 
     def _look_after(self, number: int, fds: Sequence[int]) -> None:

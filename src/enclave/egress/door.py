@@ -13,8 +13,9 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
+from enclave.egress import apart
+
 _ACCEPTS_AT_ONCE: Final = 16
-_BACKLOG: Final = 1024
 _PAIR_SECONDS: Final = 5.0
 _REST_SECONDS: Final = 0.5
 
@@ -41,14 +42,21 @@ class Door:
         self._loop.remove_reader(self._sock)
         self._sock.close()
 
-    def knock(self, theirs: socket.socket) -> "asyncio.Future[socket.socket]":
-        """Begin to connect the caller's socket, which must not block; our end of it comes. Raises OSError."""
-        # Hostile hands can make it block, which it does only where nobody is let in: first all that wait are.
-        self._accept(_BACKLOG)
+    async def knock(self, theirs: socket.socket) -> "asyncio.Future[socket.socket]":
+        """Begin to connect the caller's socket; our end of it comes. Raises OSError."""
         here = "::ffff:127.0.0.1" if theirs.family == socket.AF_INET6 else "127.0.0.1"
-        if (error := theirs.connect_ex((here, self._port))) not in (0, errno.EINPROGRESS):
-            raise OSError(error, os.strerror(error))
-        peer = _plain(theirs.getsockname())
+        arrived = self._expect(_bound(theirs, here))
+        try:
+            # Hostile hands can make it block and deaf to the answer: never on the loop.
+            error = await apart.connect(theirs, (here, self._port))
+            if error not in (0, errno.EINPROGRESS):
+                raise OSError(error, os.strerror(error))
+        except BaseException:
+            _forgo(arrived)
+            raise
+        return arrived
+
+    def _expect(self, peer: Peer) -> "asyncio.Future[socket.socket]":
         arrived: asyncio.Future[socket.socket] = self._loop.create_future()
         self._expected[peer] = arrived
         expiry = self._loop.call_later(_PAIR_SECONDS, _expire, arrived)
@@ -60,8 +68,8 @@ class Door:
         arrived.add_done_callback(over)
         return arrived
 
-    def _accept(self, most: int = _ACCEPTS_AT_ONCE) -> None:
-        for _ in range(most):
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTS_AT_ONCE):
             try:
                 ours, peer = self._sock.accept()
             except OSError as error:
@@ -90,9 +98,21 @@ class Door:
             self._visited(ours, _plain(ours.getsockname())[0])
 
 
+def _forgo(arrived: "asyncio.Future[socket.socket]") -> None:
+    if not arrived.cancel() and not arrived.cancelled() and arrived.exception() is None:
+        arrived.result().close()
+
+
 def _expire(arrived: "asyncio.Future[socket.socket]") -> None:
     if not arrived.done():
         arrived.set_exception(TimeoutError("the sandbox's own connection did not arrive"))
+
+
+def _bound(theirs: socket.socket, host: str) -> Peer:
+    """Where the caller's socket will come from: known before it comes. Raises OSError."""
+    if theirs.getsockname()[1] == 0:
+        theirs.bind((host, 0))
+    return "127.0.0.1", int(theirs.getsockname()[1])
 
 
 def _plain(address: Any) -> Peer:

@@ -98,7 +98,7 @@ async def _meet(made: Outgoing, listener: Listener, door: Door, outside: socket.
     with not_blocking(made.theirs) as blocked:
         if blocked:
             await _connect(outside, made.target, wait=True)
-        arriving = door.knock(made.theirs)
+        arriving = await door.knock(made.theirs)
         if not blocked:
             listener.answer(made.call, errno.EINPROGRESS)
         ours = await arriving

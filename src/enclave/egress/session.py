@@ -165,6 +165,8 @@ class Session:
         if isinstance(address, Internet) and not _is_within(address):
             self._connect_out(call, address)
         elif self._rules.raw:
+            if self._around.load.full(len(self._tasks)):
+                raise OSError(errno.EAGAIN, "connect")
             self._begin(call, self._connect_within(call, address))
         else:
             self._listener.go_on(call)

@@ -16,6 +16,8 @@ from enclave.egress import wire
 PROGRAM: Final = Program(
     name="egress broker", module="enclave.egress.boot", interpreter=sys.executable, options=("-I",)
 )
+DISMISS_SECONDS: Final = 10.0
+"""How long the broker may take to let a session go. One that takes longer is stuck, and holds up every session."""
 _RESTART_SECONDS: Final = 0.2
 
 log = logging.getLogger(__name__)
@@ -93,7 +95,11 @@ class Broker:
         left = self._leaving[number] = asyncio.get_running_loop().create_future()
         try:
             self._connection.send(wire.dismiss(number))
-            await left
+            await asyncio.wait((left,), timeout=DISMISS_SECONDS)
+            if not left.done() and self._connection is not None:
+                log.error("the egress broker does not answer; it is killed, and another one takes its place")
+                self._connection.kill()
+                await left
         except Unavailable:
             pass
         finally:

@@ -104,10 +104,18 @@ class Connection:
         """
         try:
             memory = () if payload is None else (memory_file(payload),)
-            self._waiting.append(Order(data, (*memory, *fds)))
+        except OSError as error:
+            close_all(fds)
+            raise Unavailable(f"the {self._name} cannot be told: {error.strerror}") from error
+        self._waiting.append(Order(data, (*memory, *fds)))
+        try:
             self._flush()
         except OSError as error:
             raise Unavailable(f"the {self._name} is not answering; retry shortly") from error
+
+    def kill(self) -> None:
+        """End it as it stands; its end is told as any other."""
+        self._process.kill()
 
     async def close(self) -> None:
         """End it, and wait until it and all its sandboxes are gone."""

@@ -37,7 +37,7 @@ class LocalSandbox:
         self._spec = spec
         self.number = next(station.numbers)
         self.workload = LocalWorkload(spec.limits.output_kib * 1024)
-        self.terms = Terms(allow=spec.egress.allow, deny=getattr(spec.egress, "deny", ()), grants=spec.bindings)
+        self.terms = Terms(allow=spec.egress.allow, deny=spec.egress.deny, grants=spec.bindings)
         self.gate = Gate(station.broker, self.terms, self._attempted, self._lost)
         self._ending: Report | None = None
         self._closing: asyncio.Future[None] | None = None
