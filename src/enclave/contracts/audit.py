@@ -15,6 +15,7 @@ from enclave.contracts.files import FilesDigest
 from enclave.contracts.identity import Role, Scope
 from enclave.contracts.policy import EgressPolicy, Language, SessionLimits
 from enclave.contracts.sessions import GrantedBindings, KillReason, Labels, Phase
+from enclave.contracts.tenancy import OrgPolicy, OrgTerms
 from enclave.contracts.wire import OrgId, SessionId, Timestamp, Wire
 
 GENESIS = "0" * 64
@@ -282,6 +283,90 @@ class MemberRemoved(Event):
     was: Role
 
 
+class OrgCreated(Event):
+    """The org was made. It belongs to no session."""
+
+    type: Literal["org_created"] = "org_created"
+    session_id: None = None
+    name: str
+
+
+class OrgDisabled(Event):
+    """The operator disabled the org: nobody calls for it, and what it ran is stopped. It belongs to no session."""
+
+    type: Literal["org_disabled"] = "org_disabled"
+    session_id: None = None
+
+
+class OrgEnabled(Event):
+    """The operator enabled the org again. It belongs to no session."""
+
+    type: Literal["org_enabled"] = "org_enabled"
+    session_id: None = None
+
+
+class SignedOut(Event):
+    """The actor ended a sign-in. It belongs to no session."""
+
+    type: Literal["signed_out"] = "signed_out"
+    session_id: None = None
+
+
+class PasswordChanged(Event):
+    """The actor set another password, and their other sign-ins ended; `reset` is by a code of the operator's. It is
+    told in each of their orgs, and belongs to no session."""
+
+    type: Literal["password_changed"] = "password_changed"
+    session_id: None = None
+    reset: bool
+
+
+class InvitationWithdrawn(Event):
+    """An invitation that waited was taken back. It belongs to no session."""
+
+    type: Literal["invitation_withdrawn"] = "invitation_withdrawn"
+    session_id: None = None
+    invitation_id: str
+
+
+class AccessRefused(Event):
+    """Since a minute or so, `count` calls of the actor were refused: for a `credential` that is theirs and does not
+    hold, for a `scope` they lack, or by a `policy`. `operation` is null where it was refused before it was known. It
+    belongs to no session."""
+
+    type: Literal["access_refused"] = "access_refused"
+    session_id: None = None
+    operation: str | None
+    reason: Literal["credential", "scope", "policy"]
+    count: int
+
+
+class QuotaRefused(Event):
+    """Since a minute or so, `count` sessions of the org were refused because `quota` was used up. It belongs to no
+    session."""
+
+    type: Literal["quota_refused"] = "quota_refused"
+    session_id: None = None
+    quota: str
+    count: int
+
+
+class OrgPolicyChanged(Event):
+    """The org's own policy is another. It belongs to no session."""
+
+    type: Literal["org_policy_changed"] = "org_policy_changed"
+    session_id: None = None
+    policy: OrgPolicy
+
+
+class OrgTermsChanged(Event):
+    """What the operator grants the org is another. It belongs to no session."""
+
+    type: Literal["org_terms_changed"] = "org_terms_changed"
+    session_id: None = None
+    terms: OrgTerms
+
+
 AuditEvent = Annotated[
     SessionCreated
     | CloneStarted
@@ -302,7 +387,17 @@ AuditEvent = Annotated[
     | MemberInvited
     | MemberJoined
     | MemberChanged
-    | MemberRemoved,
+    | MemberRemoved
+    | OrgCreated
+    | OrgDisabled
+    | OrgEnabled
+    | SignedOut
+    | PasswordChanged
+    | InvitationWithdrawn
+    | AccessRefused
+    | QuotaRefused
+    | OrgPolicyChanged
+    | OrgTermsChanged,
     Field(discriminator="type"),
 ]
 """One fact, told apart by `type`."""

@@ -4,12 +4,13 @@
     ├── InvalidRequest              the caller must change the request
     ├── Unauthenticated             no credential, or none that is valid
     ├── Forbidden                   the role lacks the scope
+    │   └── PolicyForbids           the org's policy, or the operator's floor under it, does not allow what is asked for
     ├── NotFound                    absent, or another org's: the same answer on purpose
     │   └── NoSuchFile              the session is there; it kept no such file, or keeps it no longer
     ├── Conflict                    the state things are in does not allow this
     │   └── StaleSession            another writer moved it first
     ├── PolicyUnenforceable         this machine cannot keep a promise the request needs
-    ├── QuotaExceeded               too much at once; retry after `retry_after` seconds
+    ├── QuotaExceeded               too much, of `quota` if of an org's; retry after `retry_after` seconds
     ├── SecretUnreadable            a stored secret does not open with this server's key
     ├── Unavailable                 a part of the platform is not answering
     │   └── ConnectionFailed        (clients only) no server could be reached
@@ -43,6 +44,7 @@ class Problem(Wire):
     code: str
     errors: tuple[FieldProblem, ...] = Field(default=())
     retry_after: float | None = None
+    quota: str | None = None
 
 
 class EnclaveError(Exception):
@@ -78,6 +80,12 @@ class Forbidden(EnclaveError):
     code = "forbidden"
 
 
+class PolicyForbids(Forbidden):
+    """Your org's policy, or the operator's, does not allow what is asked for; the errors name the fields."""
+
+    code = "policy_forbids"
+
+
 class NotFound(EnclaveError):
     """No such thing, or none of your org's."""
 
@@ -110,10 +118,22 @@ class PolicyUnenforceable(EnclaveError):
 
 
 class QuotaExceeded(EnclaveError):
-    """Too many sessions at once; wait and retry."""
+    """Too much at once; wait and retry. `quota` names the quota of the org that is used up, None for a bound that is
+    not an org's."""
 
     code = "quota_exceeded"
     retryable = True
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        errors: tuple[FieldProblem, ...] = (),
+        retry_after: float | None = None,
+        quota: str | None = None,
+    ) -> None:
+        super().__init__(detail, errors=errors, retry_after=retry_after)
+        self.quota = quota
 
 
 class SecretUnreadable(EnclaveError):
@@ -147,6 +167,7 @@ ERRORS: Final[Mapping[str, type[EnclaveError]]] = {
         InvalidRequest,
         Unauthenticated,
         Forbidden,
+        PolicyForbids,
         NotFound,
         NoSuchFile,
         Conflict,

@@ -31,6 +31,8 @@ class Scope(StrEnum):
     KEYS_READ = "keys:read"
     KEYS_WRITE = "keys:write"
     AUDIT_READ = "audit:read"
+    POLICY_WRITE = "policy:write"
+    ORGS_WRITE = "orgs:write"
 
 
 class Principal(Wire):

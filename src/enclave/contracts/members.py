@@ -41,13 +41,18 @@ class Invite(Wire):
     hours: int = Field(default=72, ge=1, le=720)
 
 
-class Invitation(Wire):
-    """An invitation as it was just made: `code` is shown this once, and passes once."""
+class OpenInvitation(Wire):
+    """An invitation that waits to be accepted."""
 
     id: str
     email: str
     role: Role
     expires_at: Timestamp
+
+
+class Invitation(OpenInvitation):
+    """An invitation as it was just made: `code` is shown this once, and passes once."""
+
     code: str = Field(repr=False)
 
 
@@ -72,6 +77,27 @@ class Refresh(Wire):
     refresh_token: Ticket
 
 
+class Switch(Wire):
+    """The refresh token that was given last, and which other of the user's orgs to sign in to."""
+
+    refresh_token: Ticket
+    org_id: OrgId
+
+
+class ChangePassword(Wire):
+    """A user's password as it is, and as it shall be."""
+
+    current: Password
+    new: Password
+
+
+class ResetPassword(Wire):
+    """A code that the operator gave out, and the password as it shall be."""
+
+    code: Ticket
+    password: Password
+
+
 class Tokens(Wire):
     """A user token for the `Authorization` header, valid until `expires_at`, and what gets the next one, once."""
 
@@ -82,7 +108,7 @@ class Tokens(Wire):
     role: Role
 
 
-class SignedOut(Wire):
-    """Said whether or not there was anything to end."""
+class Done(Wire):
+    """Said where there is nothing else to say, whether or not there was anything to do."""
 
     ok: bool = True

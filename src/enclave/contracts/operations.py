@@ -1,7 +1,7 @@
 """The table of operations: routes, OpenAPI, clients and the access matrix are all drawn from it."""
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from enclave.contracts.audit import AuditEvent
 from enclave.contracts.bindings import Binding, PutBinding
@@ -11,23 +11,34 @@ from enclave.contracts.keys import CreateKey, Key, MadeKey
 from enclave.contracts.members import (
     AcceptInvitation,
     ChangeMember,
+    ChangePassword,
+    Done,
     Invitation,
     Invite,
     Login,
     Member,
+    OpenInvitation,
     Refresh,
-    SignedOut,
+    ResetPassword,
+    Switch,
     Tokens,
 )
+from enclave.contracts.orgs import AskReset, CreateOrg, FoundedOrg, FoundOrg, Org, OrgState, ResetCode
 from enclave.contracts.sessions import CreateSessionRequest, Health, Session, SessionResult
+from enclave.contracts.tenancy import OrgPolicy, OrgTerms, OrgUsage, PolicyView
 from enclave.contracts.wire import Page, Wire
+
+Authority = Literal["identity", "control_plane"]
+IDENTITY: Final = "identity"
+CONTROL_PLANE: Final = "control_plane"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """One thing a caller can ask for.
 
-    `scope` None is public, unless `any_scope` asks for a credential, whatever it may do. `streams` answers with
+    `scope` None is public, unless `any_scope` asks for a credential, whatever it may do, or `operator` for the
+    operator's. `authority` is the part that answers: who a caller is, or what they may. `streams` answers with
     server-sent events of `result`; `replaced` is the status where what is asked to be made was there, and was replaced.
     A `result` of bytes is the body itself, of type `media`. `{path}` in a path may have slashes.
     """
@@ -45,11 +56,13 @@ class Operation:
     streams: bool = False
     replaced: int | None = None
     any_scope: bool = False
+    operator: bool = False
+    authority: Authority = CONTROL_PLANE
 
     @property
     def public(self) -> bool:
         """Whether it asks for no credential."""
-        return self.scope is None and not self.any_scope
+        return self.scope is None and not self.any_scope and not self.operator
 
 
 HEALTH: Final = Operation(
@@ -118,56 +131,153 @@ WHOAMI: Final = Operation(
 )  # fmt: skip
 CREATE_KEY: Final = Operation(
     name="create_key", method="POST", path="/keys", scope=Scope.KEYS_WRITE, status=201, body=CreateKey, result=MadeKey,
+    authority=IDENTITY,
     summary="Make an API key that may no more than its maker. `apiKey` is shown this once.",
 )  # fmt: skip
 LIST_KEYS: Final = Operation(
     name="list_keys", method="GET", path="/keys", scope=Scope.KEYS_READ, result=Page[Key], query=("limit", "cursor"),
+    authority=IDENTITY,
     summary="The org's API keys, oldest first, revoked ones too. What makes them keys is shown nowhere.",
 )  # fmt: skip
 REVOKE_KEY: Final = Operation(
-    name="revoke_key", method="DELETE", path="/keys/{id}", scope=Scope.KEYS_WRITE, result=Key,
+    name="revoke_key", method="DELETE", path="/keys/{id}", scope=Scope.KEYS_WRITE, result=Key, authority=IDENTITY,
     summary="Refuse an API key from now on. Idempotent.",
 )  # fmt: skip
 LIST_MEMBERS: Final = Operation(
     name="list_members", method="GET", path="/members", scope=Scope.MEMBERS_READ, result=Page[Member],
-    query=("limit", "cursor"),
+    query=("limit", "cursor"), authority=IDENTITY,
     summary="The org's members.",
 )  # fmt: skip
 CHANGE_MEMBER: Final = Operation(
     name="change_member", method="PUT", path="/members/{id}", scope=Scope.MEMBERS_WRITE, body=ChangeMember,
-    result=Member,
+    result=Member, authority=IDENTITY,
     summary="Give a member another role; neither it nor the one they have may be more than yours.",
 )  # fmt: skip
 REMOVE_MEMBER: Final = Operation(
     name="remove_member", method="DELETE", path="/members/{id}", scope=Scope.MEMBERS_WRITE, result=Member,
+    authority=IDENTITY,
     summary="Remove a member, with their keys and sign-ins; a token they hold passes for 15 minutes at most.",
 )  # fmt: skip
 CREATE_INVITATION: Final = Operation(
     name="create_invitation", method="POST", path="/invitations", scope=Scope.MEMBERS_WRITE, status=201, body=Invite,
-    result=Invitation,
+    result=Invitation, authority=IDENTITY,
     summary="Ask somebody into the org. `code` is shown this once; hand it to them.",
 )  # fmt: skip
 ACCEPT_INVITATION: Final = Operation(
     name="accept_invitation", method="POST", path="/invitations/accept", scope=None, body=AcceptInvitation,
-    result=Tokens,
+    result=Tokens, authority=IDENTITY,
     summary="Join an org and sign in to it; whoever has no account gets one with this password.",
 )  # fmt: skip
 LOGIN: Final = Operation(
-    name="login", method="POST", path="/login", scope=None, body=Login, result=Tokens,
+    name="login", method="POST", path="/login", scope=None, body=Login, result=Tokens, authority=IDENTITY,
     summary="Sign in with a password, for a token of 15 minutes and a refresh token that passes once.",
 )  # fmt: skip
 REFRESH_TOKEN: Final = Operation(
     name="refresh_token", method="POST", path="/token/refresh", scope=None, body=Refresh, result=Tokens,
+    authority=IDENTITY,
     summary="The next token and refresh token. One that is used twice ends the sign-in.",
 )  # fmt: skip
 LOGOUT: Final = Operation(
-    name="logout", method="POST", path="/logout", scope=None, body=Refresh, result=SignedOut,
+    name="logout", method="POST", path="/logout", scope=None, body=Refresh, result=Done, authority=IDENTITY,
     summary="End a sign-in.",
 )  # fmt: skip
 GET_ORG_AUDIT: Final = Operation(
     name="get_org_audit", method="GET", path="/audit", scope=Scope.AUDIT_READ, result=Page[AuditEvent],
     query=("limit", "cursor"),
     summary="The org's whole audit trail, oldest first: the chain that can be verified, those of its sessions in it.",
+)  # fmt: skip
+
+LIST_INVITATIONS: Final = Operation(
+    name="list_invitations", method="GET", path="/invitations", scope=Scope.MEMBERS_READ,
+    result=Page[OpenInvitation], query=("limit", "cursor"), authority=IDENTITY,
+    summary="The org's invitations that wait to be accepted.",
+)  # fmt: skip
+WITHDRAW_INVITATION: Final = Operation(
+    name="withdraw_invitation", method="DELETE", path="/invitations/{id}", scope=Scope.MEMBERS_WRITE,
+    result=OpenInvitation, authority=IDENTITY,
+    summary="Take an invitation back that waits; its code passes no more.",
+)  # fmt: skip
+LIST_ORGS: Final = Operation(
+    name="list_orgs", method="GET", path="/orgs", scope=None, any_scope=True, result=Page[Org],
+    query=("limit", "cursor"), authority=IDENTITY,
+    summary="The orgs that the caller is a member of; of an API key its own.",
+)  # fmt: skip
+CREATE_ORG: Final = Operation(
+    name="create_org", method="POST", path="/orgs", scope=Scope.ORGS_WRITE, status=201, body=CreateOrg, result=Org,
+    authority=IDENTITY,
+    summary="Make an org that you own, signed in as a user; switch to it to act in it.",
+)  # fmt: skip
+SWITCH_ORG: Final = Operation(
+    name="switch_org", method="POST", path="/token/switch", scope=None, body=Switch, result=Tokens,
+    authority=IDENTITY,
+    summary="Take a sign-in to another of the user's orgs; the refresh token that is given passes no more.",
+)  # fmt: skip
+CHANGE_PASSWORD: Final = Operation(
+    name="change_password", method="POST", path="/password", scope=None, any_scope=True, body=ChangePassword,
+    result=Tokens, authority=IDENTITY,
+    summary="Set another password, signed in as a user. All sign-ins of the user end; the answer is a new one.",
+)  # fmt: skip
+RESET_PASSWORD: Final = Operation(
+    name="reset_password", method="POST", path="/password/reset", scope=None, body=ResetPassword, result=Done,
+    authority=IDENTITY,
+    summary="Set a password anew with a code that the operator gave out. All sign-ins of the user end.",
+)  # fmt: skip
+GET_USAGE: Final = Operation(
+    name="get_usage", method="GET", path="/usage", scope=Scope.SESSIONS_READ, result=OrgUsage,
+    summary="What the org uses of each quota at the moment.",
+)  # fmt: skip
+GET_POLICY: Final = Operation(
+    name="get_policy", method="GET", path="/policy", scope=Scope.SESSIONS_READ, result=PolicyView,
+    summary="What the org's sessions may ask for: the operator's floor, the org's own policy, and the two together.",
+)  # fmt: skip
+PUT_POLICY: Final = Operation(
+    name="put_policy", method="PUT", path="/policy", scope=Scope.POLICY_WRITE, body=OrgPolicy, result=PolicyView,
+    summary="Set the org's own policy. It may only narrow the operator's floor.",
+)  # fmt: skip
+OPERATOR_LIST_ORGS: Final = Operation(
+    name="operator_list_orgs", method="GET", path="/operator/orgs", scope=None, operator=True, result=Page[OrgState],
+    query=("limit", "cursor"), authority=IDENTITY,
+    summary="All orgs, by id.",
+)  # fmt: skip
+OPERATOR_FOUND_ORG: Final = Operation(
+    name="operator_found_org", method="POST", path="/operator/orgs", scope=None, operator=True, status=201,
+    body=FoundOrg, result=FoundedOrg, authority=IDENTITY,
+    summary="Make an org, and invite its owner.",
+)  # fmt: skip
+OPERATOR_DISABLE_ORG: Final = Operation(
+    name="operator_disable_org", method="POST", path="/operator/orgs/{id}/disable", scope=None, operator=True,
+    result=OrgState, authority=IDENTITY,
+    summary="Refuse an org's callers from now on, and tear down what it runs. Idempotent.",
+)  # fmt: skip
+OPERATOR_ENABLE_ORG: Final = Operation(
+    name="operator_enable_org", method="POST", path="/operator/orgs/{id}/enable", scope=None, operator=True,
+    result=OrgState, authority=IDENTITY,
+    summary="Let an org's callers in again. Idempotent.",
+)  # fmt: skip
+OPERATOR_REVOKE_KEY: Final = Operation(
+    name="operator_revoke_key", method="DELETE", path="/operator/keys/{id}", scope=None, operator=True, result=Key,
+    authority=IDENTITY,
+    summary="Refuse an API key of any org from now on. Idempotent.",
+)  # fmt: skip
+OPERATOR_RESET_PASSWORD: Final = Operation(
+    name="operator_reset_password", method="POST", path="/operator/passwords", scope=None, operator=True, status=201,
+    body=AskReset, result=ResetCode, authority=IDENTITY,
+    summary="Make a code with which a user can set their password anew. `code` is shown this once; hand it to them.",
+)  # fmt: skip
+OPERATOR_GET_TERMS: Final = Operation(
+    name="operator_get_terms", method="GET", path="/operator/orgs/{id}/terms", scope=None, operator=True,
+    result=OrgTerms,
+    summary="The floor and the quotas of an org; for one that was given none, those of every such org (`default`).",
+)  # fmt: skip
+OPERATOR_PUT_TERMS: Final = Operation(
+    name="operator_put_terms", method="PUT", path="/operator/orgs/{id}/terms", scope=None, operator=True,
+    body=OrgTerms, result=OrgTerms,
+    summary="Set the floor and the quotas of an org, from now on; `default` is every org that was given none.",
+)  # fmt: skip
+OPERATOR_GET_USAGE: Final = Operation(
+    name="operator_get_usage", method="GET", path="/operator/orgs/{id}/usage", scope=None, operator=True,
+    result=OrgUsage,
+    summary="What an org uses of each quota at the moment.",
 )  # fmt: skip
 
 OPERATIONS: Final = (

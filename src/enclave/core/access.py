@@ -9,7 +9,7 @@ from enclave.contracts.operations import Operation
 
 ROLES: Final[Mapping[Role, frozenset[Scope]]] = {
     Role.OWNER: frozenset(Scope),
-    Role.ADMIN: frozenset(Scope) - {Scope.OWNERS_WRITE},
+    Role.ADMIN: frozenset(Scope) - {Scope.OWNERS_WRITE, Scope.ORGS_WRITE},
     Role.DEVELOPER: frozenset({Scope.SESSIONS_READ, Scope.SESSIONS_WRITE, Scope.BINDINGS_READ}),
     Role.VIEWER: frozenset({Scope.SESSIONS_READ, Scope.BINDINGS_READ}),
     Role.AUDITOR: frozenset(

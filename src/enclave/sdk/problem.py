@@ -39,7 +39,10 @@ def error_of(answer: Answer, site: str) -> EnclaveError:
         detail = f"{site} answered {answer.status} without an explanation; is it an Enclave server?"
         return _by_status(answer.status)(detail, retry_after=answer.retry_after)
     retry_after = answer.retry_after if problem.retry_after is None else problem.retry_after
-    return _kind(problem.code, answer.status)(problem.detail, errors=problem.errors, retry_after=retry_after)
+    kind = _kind(problem.code, answer.status)
+    if issubclass(kind, QuotaExceeded):
+        return kind(problem.detail, errors=problem.errors, retry_after=retry_after, quota=problem.quota)
+    return kind(problem.detail, errors=problem.errors, retry_after=retry_after)
 
 
 def unreadable(site: str) -> EnclaveError:

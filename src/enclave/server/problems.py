@@ -16,6 +16,7 @@ from enclave.contracts.errors import (
     InvalidRequest,
     NoSuchFile,
     NotFound,
+    PolicyForbids,
     PolicyUnenforceable,
     Problem,
     QuotaExceeded,
@@ -29,6 +30,7 @@ STATUS: Final[Mapping[str, HTTPStatus]] = {
     InvalidRequest.code: HTTPStatus.BAD_REQUEST,
     Unauthenticated.code: HTTPStatus.UNAUTHORIZED,
     Forbidden.code: HTTPStatus.FORBIDDEN,
+    PolicyForbids.code: HTTPStatus.FORBIDDEN,
     NotFound.code: HTTPStatus.NOT_FOUND,
     NoSuchFile.code: HTTPStatus.NOT_FOUND,
     Conflict.code: HTTPStatus.CONFLICT,
@@ -104,6 +106,7 @@ def _problem(error: EnclaveError, status: HTTPStatus) -> Problem:
         code=error.code,
         errors=error.errors,
         retry_after=error.retry_after,
+        quota=error.quota if isinstance(error, QuotaExceeded) else None,
     )
 
 

@@ -13,7 +13,7 @@ from enclave.contracts.bindings import PutBinding
 from enclave.contracts.errors import Unauthenticated
 from enclave.contracts.identity import Principal
 from enclave.contracts.keys import CreateKey
-from enclave.contracts.members import AcceptInvitation, ChangeMember, Invite, Login, Refresh, SignedOut
+from enclave.contracts.members import AcceptInvitation, ChangeMember, Done, Invite, Login, Refresh
 from enclave.contracts.operations import (
     ACCEPT_INVITATION,
     CHANGE_MEMBER,
@@ -272,7 +272,7 @@ async def refresh_token(platform: Platform, request: Request) -> Wire:
 async def logout(platform: Platform, request: Request) -> Wire:
     """POST /logout."""
     await platform.accounts.sign_ins.logout(await read_body(request, Refresh, platform.room))
-    return SignedOut()
+    return Done()
 
 
 def address(request: Request) -> str:
