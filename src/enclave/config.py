@@ -26,7 +26,8 @@ class Settings:
     `egress_private` are the private and loopback networks that allowed names, the upstreams of service bindings and the
     servers of sources may be in, `egress_deny` rules that deny whatever a session allows, `egress_ca` a PEM file of
     certificates that upstreams are trusted by beside the system's. `file_retention` is how many seconds what a session
-    left in files is kept, unless it is torn down before.
+    left in files is kept, unless it is torn down before. `checkpoints` is the file or the URL that signed checkpoints
+    of the audit trail go to, every `checkpoint_seconds` and when the server ends.
     """
 
     home: Path
@@ -42,6 +43,8 @@ class Settings:
     egress_deny: tuple[str, ...] = ()
     egress_ca: Path | None = None
     file_retention: int = 86400
+    checkpoints: str | None = None
+    checkpoint_seconds: int = 3600
 
     @property
     def egress_floor(self) -> Floor:
@@ -54,6 +57,13 @@ class Settings:
     def template_directory(self) -> Path:
         """Where templates are kept."""
         return self.templates or self.home / "templates"
+
+    @property
+    def checkpoint_file(self) -> Path | None:
+        """The file that checkpoints are added to; None if they are posted."""
+        if self.checkpoints is None:
+            return self.home / "audit-checkpoints.jsonl"
+        return None if _is_url(self.checkpoints) else Path(self.checkpoints).expanduser()
 
     @property
     def source_directory(self) -> Path:
@@ -86,6 +96,8 @@ VARIABLES: Final[Mapping[str, str]] = {
     "egress_deny": "ENCLAVE_EGRESS_DENY",
     "egress_ca": "ENCLAVE_EGRESS_CA",
     "file_retention": "ENCLAVE_FILE_RETENTION",
+    "checkpoints": "ENCLAVE_AUDIT_CHECKPOINTS",
+    "checkpoint_seconds": "ENCLAVE_AUDIT_CHECKPOINT_SECONDS",
 }
 """The environment variable of each setting."""
 
@@ -147,17 +159,24 @@ _READ: Final[Mapping[str, Callable[[str], object]]] = {
     "egress_deny": _rules,
     "egress_ca": _file,
     "file_retention": _whole("ENCLAVE_FILE_RETENTION"),
+    "checkpoints": str,
+    "checkpoint_seconds": _whole("ENCLAVE_AUDIT_CHECKPOINT_SECONDS"),
 }
 
 
 def _check(settings: Settings) -> None:
     _demand(0 <= settings.port <= 65535, "the port (ENCLAVE_PORT) must be between 0 and 65535")
+    _demand(settings.checkpoint_seconds >= 1, "ENCLAVE_AUDIT_CHECKPOINT_SECONDS must be at least 1")
     _demand(settings.max_concurrency >= 1, "ENCLAVE_MAX_CONCURRENCY must be at least 1")
     secret = settings.jwt_secret
     _demand(
         secret is None or len(secret.encode(errors="surrogateescape")) >= LEAST_SECRET_BYTES,
         f"ENCLAVE_JWT_SECRET must have at least {LEAST_SECRET_BYTES} bytes",
     )
+
+
+def _is_url(text: str) -> bool:
+    return text.startswith(("https://", "http://"))
 
 
 def _demand(holds: bool, message: str) -> None:

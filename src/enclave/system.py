@@ -3,29 +3,34 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
-from typing import Final
+from pathlib import Path
+from typing import BinaryIO, Final
 
 from enclave.backends.base import Backend, Check
 from enclave.backends.local import build, template
 from enclave.backends.local.template import Template
 from enclave.config import Settings
-from enclave.contracts.errors import InvalidRequest, Unavailable
+from enclave.contracts.errors import EnclaveError, InvalidRequest
 from enclave.contracts.identity import Credential
 from enclave.contracts.sessions import Health
+from enclave.core.proof import Finding
 from enclave.identity.base import Accounts
 from enclave.identity.bootstrap import bootstrap
-from enclave.identity.home import private_home, secret_key_of
+from enclave.identity.home import private_home, secret_key_of, signing_key_of, write_private
 from enclave.identity.service import Identity
 from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, ServiceBindings
 from enclave.server.app import Application
 from enclave.server.routes import Platform
 from enclave.source.base import SourceFetcher
 from enclave.source.git import Git, GitFetcher
+from enclave.store.checkpoint import Checkpoints
+from enclave.store.examination import export, verify
 from enclave.store.files import DirectoryFiles
+from enclave.store.signature import Signer
 from enclave.store.sqlite import SqliteStore
 
 BACKENDS: Final = "enclave.backends"
@@ -33,8 +38,12 @@ BACKENDS: Final = "enclave.backends"
 
 DATABASE: Final = "enclave.db"
 FILES: Final = "files"
+PUBLIC_KEY: Final = "audit.pub"
 
 _TICK_SECONDS: Final = 60.0
+
+Audited = Iterator[Finding]
+"""What is found of each org."""
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +70,8 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         private_home(settings.home)
         store = SqliteStore.open(settings.home / DATABASE)
         stack.push_async_callback(store.close)
+        checkpoints = _checkpoints(settings, store)
+        stack.push_async_callback(_attempt, checkpoints.tick)
         identity = Identity.open(settings.home, store.note, now=_now, jwt_secret=settings.jwt_secret)
         stack.callback(identity.close)
         sources = GitFetcher.open(settings.source_directory, settings.egress_private)
@@ -71,8 +82,12 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         stack.push_async_callback(orchestrator.close)
         await orchestrator.recover()
         credential = bootstrap(settings.home, base_url(settings), identity.authority)
-        ticking = asyncio.create_task(_tick(orchestrator, identity))
-        stack.callback(ticking.cancel)
+        ticking = [
+            asyncio.create_task(_repeat(_TICK_SECONDS, identity.tick, orchestrator.tick)),
+            asyncio.create_task(_repeat(settings.checkpoint_seconds, checkpoints.tick)),
+        ]
+        for task in ticking:
+            stack.callback(task.cancel)
         accounts = Accounts(identity.keys, identity.members, identity.sign_ins)
         app = Application(Platform(orchestrator, identity.authority, accounts, lambda: _health(backend)))
         yield System(settings, app, orchestrator, credential)
@@ -109,6 +124,21 @@ def remove_template(settings: Settings, name: str) -> None:
     template.remove(settings.template_directory, name)
 
 
+def verify_audit(settings: Settings, file: BinaryIO | None, checkpoints: Path | None, key: str | None) -> Audited:
+    """Examine an export, or without one the database in the home, in the light of checkpoints and a public key: of the
+    home if none are given. Raises NotFound, InvalidRequest and Unavailable, some of it while it goes on."""
+    held = settings.home / PUBLIC_KEY
+    if file is None:
+        checkpoints = checkpoints or settings.checkpoint_file
+        key = key or (held.read_text().strip() if held.exists() else None)
+    return verify(None if file else settings.home / DATABASE, file, checkpoints, key)
+
+
+def export_audit(settings: Settings, org_id: str | None) -> Iterator[bytes]:
+    """The database in the home, of one org or of all, as lines of an export. Raises as `verify_audit` does."""
+    return export(settings.home / DATABASE, org_id)
+
+
 def base_url(settings: Settings) -> str:
     """Where a client on this machine reaches the server."""
     host = _EVERYWHERE.get(settings.host, settings.host)
@@ -124,16 +154,33 @@ def _orchestrator(
     return Orchestrator(ports, bindings, Bounds(max_concurrency=settings.max_concurrency, file_retention=retention))
 
 
-async def _tick(orchestrator: Orchestrator, identity: Identity) -> None:
+Work = Callable[[], Awaitable[None]]
+
+
+async def _repeat(seconds: float, *works: Work) -> None:
     while True:
-        try:
-            await identity.tick()
-            await orchestrator.tick()
-        except OSError as error:
-            _log.error("files cannot be removed: %s", error)
-        except Unavailable as error:
-            _log.error("%s", error.detail)
-        await asyncio.sleep(_TICK_SECONDS)
+        for work in works:
+            await _attempt(work)
+        await asyncio.sleep(seconds)
+
+
+async def _attempt(work: Work) -> None:
+    # Whatever keeps one of them from its work, the others and the next time are not to suffer from it.
+    try:
+        await work()
+    except OSError as error:
+        _log.error("files cannot be read or removed: %s", error)
+    except EnclaveError as error:
+        _log.error("%s", error.detail)
+
+
+def _checkpoints(settings: Settings, store: SqliteStore) -> Checkpoints:
+    signer = Signer(signing_key_of(settings.home))
+    write_private(settings.home / PUBLIC_KEY, f"{signer.public_key}\n")
+    file = settings.checkpoint_file
+    if file is None:
+        return Checkpoints.to_url(store, signer, _now, settings.checkpoints or "")
+    return Checkpoints.to_file(store, signer, _now, file)
 
 
 def _backend(settings: Settings) -> Backend:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from enclave import __version__
-from enclave.cli import binding, key, member, template
+from enclave.cli import audit, binding, key, member, template
 from enclave.cli.say import PLATFORM, complain, fail, printable, refuse
 from enclave.contracts.errors import EnclaveError
 from enclave.contracts.policy import Language
@@ -22,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(audit.app, name="audit")
 app.add_typer(template.app, name="template")
 app.add_typer(binding.app, name="binding")
 app.add_typer(key.app, name="key")
@@ -194,20 +195,6 @@ def logs(
             complain(f"error: {session_id} is not over; see what it prints with --follow")
             raise typer.Exit(PLATFORM)
         relay(client.stream(session_id))
-
-
-@app.command()
-def audit(
-    session_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="The session's id.")] = None,
-    json: Json = False,
-) -> None:
-    """Print a session's audit trail; without an id the whole org's, for which you need audit:read."""
-    from enclave.cli import show
-    from enclave.sdk.client import Enclave
-
-    with Enclave() as client:
-        events = client.org_audit() if session_id is None else client.audit(session_id)
-        (show.document if json else show.trail)(events)
 
 
 @app.command()

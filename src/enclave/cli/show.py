@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
+from pydantic import JsonValue
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -19,7 +20,7 @@ from enclave.contracts.wire import Wire
 
 _PIPE_WIDTH: Final = 10_000
 _STAMP: Final = frozenset({"ts", "org_id", "session_id", "actor", "seq", "previous", "digest", "type"})
-_WHOLE: Final = frozenset({"SESSION", "EVENT", "CONTROL", "BINDING", "KEY", "MEMBER"})
+_WHOLE: Final = frozenset({"SESSION", "EVENT", "CONTROL", "BINDING", "KEY", "MEMBER", "ORG"})
 _STYLES: Final[Mapping[str, str]] = {"succeeded": "green", "failed": "red", "killed": "red", "running": "cyan"}
 
 
@@ -41,6 +42,46 @@ class Check(Protocol):
     @property
     def mend(self) -> str:
         """What to do where it does not hold."""
+
+
+class Flaw(Protocol):
+    """The first entry of a trail that does not hold."""
+
+    @property
+    def seq(self) -> int:
+        """Which."""
+
+    @property
+    def what(self) -> str:
+        """Why."""
+
+
+class Finding(Protocol):
+    """What was found of an org's audit trail, as `enclave.system.verify_audit` tells of it."""
+
+    @property
+    def org_id(self) -> str:
+        """Whose it is."""
+
+    @property
+    def entries(self) -> int:
+        """How many entries hold."""
+
+    @property
+    def since(self) -> str:
+        """When the first of them was written."""
+
+    @property
+    def until(self) -> str:
+        """When the last was."""
+
+    @property
+    def signed(self) -> int:
+        """The last entry that a checkpoint attests."""
+
+    @property
+    def flaw(self) -> Flaw | None:
+        """Where it does not hold."""
 
 
 class Template(Protocol):
@@ -71,6 +112,25 @@ def sessions(found: Iterable[Session]) -> None:
 def trail(events: Iterable[AuditEvent]) -> None:
     """A line for each event."""
     _print(("SEQ", "TIME", "EVENT", "ACTOR", "DETAILS"), [_event(event) for event in events])
+
+
+def findings(found: Sequence[Finding]) -> None:
+    """A line for each org: what its trail is, how far it is signed for, and where it does not hold."""
+    _print(("ORG", "ENTRIES", "SINCE", "UNTIL", "SIGNED UP TO", ""), [_finding(one) for one in found])
+
+
+def finding(one: Finding) -> dict[str, JsonValue]:
+    """What was found of one org, as JSON."""
+    flaw: JsonValue = None if one.flaw is None else {"seq": one.flaw.seq, "what": one.flaw.what}
+    return {
+        "orgId": one.org_id,
+        "holds": flaw is None,
+        "entries": one.entries,
+        "since": one.since,
+        "until": one.until,
+        "signedUpTo": one.signed,
+        "firstBroken": flaw,
+    }
 
 
 def checks(found: Iterable[Check]) -> None:
@@ -143,6 +203,13 @@ def _check(check: Check) -> Sequence[Text]:
     return (mark, _text(check.name), _text(check.detail), _text("" if check.holds else check.mend))
 
 
+def _finding(one: Finding) -> Sequence[Text]:
+    flaw = one.flaw
+    verdict = _text("holds", "green") if flaw is None else _text(f"entry {flaw.seq} is broken: {flaw.what}", "red")
+    signed = f"{one.signed:,}" if one.signed else "-"
+    return (_text(one.org_id), _text(f"{one.entries:,}"), _text(one.since), _text(one.until), _text(signed), verdict)
+
+
 def _template(template: Template) -> Sequence[Text]:
     lists = (" ".join(template.packages), " ".join(template.preload))
     return (_text(template.name), _text(template.language), *(_text(each) for each in lists))
@@ -174,9 +241,7 @@ def _print(heads: Sequence[str], rows: Iterable[Sequence[Text]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in heads:
         # What a person copies, an id above all, is never shortened.
-        table.add_column(
-            head, overflow="fold", no_wrap=head in ("SESSION", "EVENT", "CONTROL", "BINDING", "KEY", "MEMBER")
-        )
+        table.add_column(head, overflow="fold", no_wrap=head in _WHOLE)
     for row in rows:
         table.add_row(*row)
     width = None if sys.stdout.isatty() else _PIPE_WIDTH

@@ -15,6 +15,7 @@ from enclave.core import key
 
 SECRETS_FILE: Final = "secrets.json"
 KEY_FILE: Final = "secrets.key"
+SIGNING_FILE: Final = "audit.key"
 
 
 class Secrets(Wire):
@@ -51,12 +52,20 @@ def secret_key_of(home: Path) -> bytes:
 
     Raises Unavailable if others can read it or it is damaged: a new one would open nothing that is stored.
     """
-    path = home / KEY_FILE
+    return _key_in(home / KEY_FILE, "or remove it and put every service binding again")
+
+
+def signing_key_of(home: Path) -> bytes:
+    """The seed of the Ed25519 key that audit trails are signed with, made on the first call. Raises Unavailable."""
+    return _key_in(home / SIGNING_FILE, "or remove it and sign with another from now on")
+
+
+def _key_in(path: Path, otherwise: str) -> bytes:
     if not path.exists():
         write_private(path, f"{key.written(token_bytes(key.KEY_BYTES))}\n")
     found = key.read(_read_private(path).decode(errors="replace"))
     if found is None:
-        raise Unavailable(f"{path} is damaged: restore it, or remove it and put every service binding again")
+        raise Unavailable(f"{path} is damaged: restore it, {otherwise}")
     return found
 
 

@@ -26,6 +26,15 @@ class Filter:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where an org's chain ends."""
+
+    org_id: str
+    seq: int
+    digest: str
+
+
 class Store(Protocol):
     """Sessions and audit events, kept together."""
 
@@ -58,6 +67,11 @@ class Store(Protocol):
     def note(self, key: str, event: AuditEvent) -> Awaitable[AuditEvent]:
         """Add an event that belongs to no session to its org's chain; the answer, the sealed event, comes when it is
         durable. Raises Conflict if one was added with this key."""
+        ...
+
+    async def heads(self, after: int = 0) -> tuple[int, Sequence[Head]]:
+        """Where the chains end that grew since a moment, which an earlier answer named; of all that there are with 0.
+        And the moment of this answer, to ask with next."""
         ...
 
     async def unsettled(self) -> Sequence[Session]:

@@ -18,7 +18,7 @@ from enclave.contracts.audit import AuditEvent
 from enclave.contracts.errors import NotFound, Unavailable
 from enclave.contracts.sessions import Session, SessionResult
 from enclave.core.session import Change
-from enclave.store.base import Filter
+from enclave.store.base import Filter, Head
 from enclave.store.binding import SqliteBindings
 from enclave.store.note import Note
 from enclave.store.reader import Readers
@@ -32,6 +32,16 @@ _EVENT: Final = TypeAdapter[AuditEvent](AuditEvent)
 _UNSETTLED: Final = "SELECT doc FROM sessions WHERE phase IN ('pending', 'running') ORDER BY id"
 _TRAIL: Final = "SELECT body, digest FROM audit WHERE org_id = ? AND session_id = ? AND seq > ? ORDER BY seq LIMIT ?"
 _CHAIN: Final = "SELECT body, digest FROM audit WHERE org_id = ? AND seq > ? ORDER BY seq LIMIT ?"
+_MOMENT: Final = "SELECT coalesce(max(rowid), 0) FROM audit"
+# Of the columns beside max() SQLite answers those of the row that has it (lang_select, "Bare columns in an aggregate").
+_GROWN: Final = "SELECT org_id, seq, digest, max(rowid) FROM audit WHERE rowid > ? AND rowid <= ? GROUP BY org_id"
+# From org to org by the key, past all that is between.
+_ALL_HEADS: Final = (
+    "WITH RECURSIVE orgs (id) AS (SELECT min(org_id) FROM audit UNION ALL"
+    " SELECT (SELECT min(org_id) FROM audit WHERE org_id > orgs.id) FROM orgs WHERE orgs.id IS NOT NULL)"
+    " SELECT org_id, seq, digest FROM orgs JOIN audit ON org_id = orgs.id"
+    " AND seq = (SELECT max(seq) FROM audit WHERE org_id = orgs.id AND rowid <= ?)"
+)
 _LABELLED: Final = (
     "EXISTS (SELECT 1 FROM labels WHERE org_id = ? AND name = ? AND value = ? AND session_id = first.session_id)"
 )
@@ -86,6 +96,10 @@ class SqliteStore:
     async def chain(self, org_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[AuditEvent]:
         """The org's events with `seq` above `after`, in their order."""
         return await self._readers.run(lambda connection: _events(connection, _CHAIN, (org_id, after, limit)))
+
+    async def heads(self, after: int = 0) -> tuple[int, Sequence[Head]]:
+        """Where the chains end that grew since a moment; all with 0. And the moment of this answer."""
+        return await self._readers.run(lambda connection: _heads(connection, after))
 
     async def unsettled(self) -> Sequence[Session]:
         """Every session, of any org, that is pending or running."""
@@ -150,6 +164,12 @@ def _trail(connection: sqlite3.Connection, key: tuple[str, str], after: int, lim
 def _events(connection: sqlite3.Connection, query: str, values: tuple[str | int, ...]) -> list[AuditEvent]:
     rows = connection.execute(query, values).fetchall()
     return [_EVENT.validate_json(body).model_copy(update={"digest": digest}) for body, digest in rows]
+
+
+def _heads(connection: sqlite3.Connection, after: int) -> tuple[int, list[Head]]:
+    (moment,) = connection.execute(_MOMENT).fetchone()
+    rows = connection.execute(_GROWN, (after, moment)) if after else connection.execute(_ALL_HEADS, (moment,))
+    return moment, [Head(*row[:3]) for row in rows]
 
 
 def _search(org_id: str, wanted: Filter, before: str | None) -> tuple[str, tuple[str, ...]]:

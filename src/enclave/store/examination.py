@@ -1,0 +1,112 @@
+"""An audit trail read from where it is kept or was exported to, to be examined without a server, or exported."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from pydantic import ValidationError
+
+from enclave.contracts.checkpoint import Checkpoint
+from enclave.contracts.errors import InvalidRequest, NotFound, Unavailable
+from enclave.core.proof import Entry, Finding, entry, examine, line
+from enclave.store.signature import is_signed
+from enclave.store.sqlite import SCHEMA_VERSION
+
+MAX_LINE: Final = 8 * 1024 * 1024
+"""The most bytes of an entry; no event has a hundredth of it."""
+
+_ENTRIES: Final = (
+    "SELECT body, digest, org_id, seq, session_id, type, ts, previous FROM audit"
+    " WHERE ? IS NULL OR org_id = ? ORDER BY org_id, seq"
+)
+_BESIDE: Final = ("orgId", "seq", "sessionId", "type", "ts", "previous")
+
+
+def stored(path: Path, org_id: str | None = None) -> Iterator[Entry]:
+    """The entries in a database, of one org or of all; a server may be using it. Raises NotFound if there is none, and
+    Unavailable, saying why, if it cannot be read."""
+    if not path.exists():
+        raise NotFound(f"there is no database at {path}")
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            # What is no text is to be found out, not to stop the search for it.
+            connection.text_factory = bytes
+            _check_version(connection, path)
+            for row in connection.execute(_ENTRIES, (org_id, org_id)):
+                yield _entry(row)
+    except sqlite3.Error as error:
+        raise Unavailable(f"{path} cannot be read as a database: {error}") from error
+
+
+def exported(file: BinaryIO) -> Iterator[Entry]:
+    """The entries in an export, a line each."""
+    while text := file.readline(MAX_LINE):
+        if text.strip():
+            yield entry(text.strip())
+
+
+def export(path: Path, org_id: str | None = None) -> Iterator[bytes]:
+    """The lines of an export of a database. Raises as `stored` does."""
+    return (line(one.body, one.digest) for one in stored(path, org_id))
+
+
+def verify(
+    database: Path | None, file: BinaryIO | None, checkpoint_file: Path | None, public_key: str | None
+) -> Iterator[Finding]:
+    """What is found of each org in a database, or else in an export. Raises as those that read them do."""
+    told = checkpoints(checkpoint_file, public_key) if checkpoint_file else {}
+    entries = stored(database) if database else exported(file) if file else iter(())
+    return examine(entries, [one for those in told.values() for one in those])
+
+
+def checkpoints(path: Path, public_key: str | None) -> dict[str, list[Checkpoint]]:
+    """The checkpoints in a file that count, by org: of each org the last and the last tombstone.
+
+    What they attest of a chain they attest of all that is before it. Raises InvalidRequest for one that was not signed
+    by the holder of the key, if one is given, or makes no sense; a last line that was cut off is no checkpoint.
+    """
+    last: dict[tuple[str, str], Checkpoint] = {}
+    for number, text in enumerate(_lines(path), 1):
+        try:
+            one = Checkpoint.model_validate_json(text)
+        except ValidationError:
+            raise InvalidRequest(f"{path}, line {number}, is no checkpoint") from None
+        held = last.get((one.org_id, one.kind))
+        if held is None or held.seq <= one.seq:
+            last[one.org_id, one.kind] = one
+    found: dict[str, list[Checkpoint]] = {}
+    for one in last.values():
+        if public_key is not None and not is_signed(one, public_key):
+            raise InvalidRequest(f"{path}: the {one.kind} of {one.org_id} at {one.seq} is not signed by that key")
+        found.setdefault(one.org_id, []).append(one)
+    return found
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while text := file.readline(MAX_LINE):
+                if text.endswith(b"\n") and text.strip():
+                    yield text
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _check_version(connection: sqlite3.Connection, path: Path) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > SCHEMA_VERSION:
+        raise Unavailable(f"{path} has version {version}, made by a newer Enclave; this one knows {SCHEMA_VERSION}")
+
+
+def _entry(row: tuple[object, ...]) -> Entry:
+    body, digest, *beside = row
+    told = {name: _plain(value) for name, value in zip(_BESIDE, beside, strict=True)}
+    return Entry(body if isinstance(body, bytes) else b"", str(_plain(digest)), told)
+
+
+def _plain(value: object) -> object:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
