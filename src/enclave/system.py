@@ -22,7 +22,7 @@ from enclave.identity.home import private_home, secret_key_of
 from enclave.identity.service import Identity
 from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, ServiceBindings
 from enclave.server.app import Application
-from enclave.server.routes import Platform
+from enclave.server.call import Platform
 from enclave.source.base import SourceFetcher
 from enclave.source.git import Git, GitFetcher
 from enclave.store.files import DirectoryFiles
