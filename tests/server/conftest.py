@@ -168,11 +168,11 @@ def seed(path: Path) -> None:
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     store = SqliteStore.open(tmp_path / "enclave.db")
     backend = PuppetBackend()
-    ports = Ports(store, backend, lambda: datetime.now(UTC), DirectoryFiles.open(tmp_path / "files"))
+    ports = Ports(store, backend, lambda: datetime.now(UTC), DirectoryFiles.open(tmp_path / "files"), store.tenancy())
     bindings = ServiceBindings(store.bindings(bytes(32)), ports.clock)
     orchestrator = Orchestrator(ports, bindings, Bounds(max_concurrency=100))
     health = Health(ok=True, backend=backend.name, backend_healthy=True)
-    identity = Identity.open(tmp_path / "home", store.note, now=ports.clock)
+    identity = Identity.open(tmp_path / "home", orchestrator.note, now=ports.clock)
     seed(tmp_path / "home" / DATABASE)
     accounts = Accounts(identity.keys, identity.members, identity.sign_ins)
     platform = Platform(orchestrator, Tokens(identity.authority), accounts, lambda: health)
