@@ -11,6 +11,7 @@ from enclave.contracts.keys import CreateKey
 from enclave.contracts.members import AcceptInvitation, ChangeMember, Invite, Login, Refresh
 from enclave.contracts.operations import LOGIN, OPERATIONS, Operation
 from enclave.contracts.sessions import CreateSessionRequest
+from enclave.contracts.tenancy import OrgPolicy, OrgTerms
 from tests.orchestrator.test_files import leaves
 from tests.server.conftest import Site
 
@@ -30,18 +31,20 @@ BODIES: dict[object, object] = {
     AcceptInvitation: {"code": "ei_x", "password": "no such invitation"},
     Login: {"email": "nobody@example.org", "password": "x"},
     Refresh: NO_TICKET,
+    OrgPolicy: {},
+    OrgTerms: {},
 }
 
 
 async def test_the_access_matrix_is_as_checked_in(site: Site) -> None:
     site.backend.play = leaves({"a.txt": b"a"})
-    rows = [f"{'operation':<18}{'whose':<8}" + "".join(f"{role or 'nobody':<11}" for role in CALLERS)]
+    rows = [f"{'operation':<25}{'whose':<8}" + "".join(f"{role or 'nobody':<11}" for role in CALLERS)]
     for operation in OPERATIONS:
         # What is put is always one's own: another org's name is free.
         for org_id in ("org_a", "org_b") if "{" in operation.path and not operation.replaced else ("org_a",):
             whose = "-" if "{" not in operation.path else "own" if org_id == "org_a" else "other"
             statuses = [await status(site, operation, role, org_id) for role in CALLERS]
-            rows.append(f"{operation.name:<18}{whose:<8}" + "".join(f"{one:<11}" for one in statuses))
+            rows.append(f"{operation.name:<25}{whose:<8}" + "".join(f"{one:<11}" for one in statuses))
     matrix = "\n".join(row.rstrip() for row in rows) + "\n"
     if os.environ.get("UPDATE_SNAPSHOTS"):
         SNAPSHOT.write_text(matrix)
@@ -55,6 +58,7 @@ async def status(site: Site, operation: Operation, role: str | None, org_id: str
         made = await site.ask("POST", "/keys", KEY, token=f"owner.{org_id}")
     site.restore(f"viewer.{org_id}")
     target = f"viewer.{org_id}" if "members" in operation.path else made.json["id"]
+    target = org_id if "orgs" in operation.path else target
     path = operation.path.format(id=target, name=f"of-{org_id.replace('_', '-')}", path="a.txt")
     bodies: dict[object, object] = {CreateSessionRequest: {"code": "x"}, PutBinding: BINDING, CreateKey: KEY} | BODIES
     body = bodies.get(operation.body)

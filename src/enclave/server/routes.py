@@ -31,7 +31,7 @@ from enclave.contracts.operations import (
 from enclave.contracts.sessions import CreateSessionRequest
 from enclave.contracts.wire import Wire
 from enclave.core.access import authorize, who_is
-from enclave.server import accounts, operator
+from enclave.server import accounts, operator, tenancy
 from enclave.server.call import Call, OperatorCall, Platform, Respond, RespondToAnyone, RespondToOperator, credential
 from enclave.server.download import Download
 from enclave.server.reading import preferred_wait, read_body, refuse_unimplemented
@@ -146,7 +146,7 @@ async def health(platform: Platform, request: Request) -> Wire:
 PUBLIC: Final[Mapping[str, RespondToAnyone]] = {HEALTH.name: health, **accounts.PUBLIC}
 """How each operation that asks for no credential is answered."""
 
-OPERATOR: Final[Mapping[str, RespondToOperator]] = {**operator.RESPONSES}
+OPERATOR: Final[Mapping[str, RespondToOperator]] = {**operator.RESPONSES, **tenancy.OPERATOR}
 """How each operation of the operator's is answered."""
 
 
@@ -173,6 +173,7 @@ RESPONSES: Final[Mapping[str, Respond]] = {
     WHOAMI.name: whoami,
     GET_ORG_AUDIT.name: get_org_audit,
     **accounts.RESPONSES,
+    **tenancy.RESPONSES,
 }
 """How each operation that asks for a credential is answered."""
 
