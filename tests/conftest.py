@@ -2,12 +2,13 @@
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import pytest
 
 from enclave.backends.local import machine
+from tests.postgres import Server, binaries
 
 
 @pytest.fixture
@@ -43,3 +44,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for name, why_not in NEEDS.items():
             if item.get_closest_marker(name) is not None and (reason := why_not()):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server that all tests share; a test that stops it starts it again."""
+    programs = binaries()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed")
+    server = Server(programs)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+async def database(postgres: Server) -> str:
+    """An empty database, by its URL."""
+    return await postgres.schema()

@@ -3,6 +3,7 @@
 Beside it, what keeps files.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -77,11 +78,48 @@ class Store(Protocol):
         ...
 
     async def unsettled(self) -> Sequence[Session]:
-        """Every session, of any org, that is pending or running."""
+        """Every session, of any org, that is pending or running; but those that another control plane runs that shares
+        the store and lives."""
         ...
 
     async def close(self) -> None:
         """Write what is queued and release everything."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """That somebody wants a session torn down which another control plane runs, or whose files it keeps."""
+
+    org_id: str
+    session_id: str
+    actor: str
+
+
+class Replicas(Protocol):
+    """What a Store is besides, if several control planes share it: how they hear of one another.
+
+    Nothing depends on being woken: whoever waits looks now and then by itself.
+    """
+
+    def changed(self, session_id: str) -> asyncio.Future[None]:
+        """Done when a commit told of the session, anyone's. It is shared: wait for it, never cancel it."""
+        ...
+
+    async def wish(self, wish: Wish) -> None:
+        """Ask whoever runs the session, or ran it, to tear it down; durable. Of two wishes for one the first counts."""
+        ...
+
+    async def wishes(self) -> Sequence[Wish]:
+        """What this control plane is asked to tear down."""
+        ...
+
+    def wished(self) -> asyncio.Future[None]:
+        """Done when there may be a new wish. It is shared: wait for it, never cancel it."""
+        ...
+
+    async def honoured(self, wish: Wish) -> None:
+        """A wish is no more to be told of."""
         ...
 
 

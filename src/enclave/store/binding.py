@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,9 +12,10 @@ from enclave.contracts.errors import Conflict, FieldProblem, NotFound, SecretUnr
 from enclave.core.binding import MAX_BINDINGS, grant_of, variable
 from enclave.core.grant import Grant
 from enclave.store.base import Entry
+from enclave.store.chain import Events
 from enclave.store.reader import Readers
 from enclave.store.vault import Vault
-from enclave.store.writer import Events, Writer
+from enclave.store.writer import Writer
 
 
 class SqliteBindings:
@@ -27,8 +28,8 @@ class SqliteBindings:
 
     def put(self, entry: Entry) -> Awaitable[tuple[Binding, bool]]:
         """Make or replace a binding, with its event. Raises Conflict."""
-        binding, org_id, doc = entry.binding, entry.event.org_id, _doc(entry.binding)
-        sealed = self._vault.seal(entry.secret, _beside(org_id, binding.name, doc))
+        binding, org_id, doc = entry.binding, entry.event.org_id, doc_of(entry.binding)
+        sealed = self._vault.seal(entry.secret, beside(org_id, binding.name, doc))
         stamp = (binding.created_at.isoformat(), binding.created_by, binding.updated_at.isoformat())
         row = (org_id, binding.name, doc, sealed, *stamp)
         return self._writer.put(_Put(org_id, binding.name, row, (entry.event,)))
@@ -52,12 +53,7 @@ class SqliteBindings:
 
     def _grant(self, org_id: str, name: str, row: "_Row") -> Grant:
         whole, doc, sealed = row
-        try:
-            # Before anything of the row is believed.
-            secret = self._vault.open(sealed, _beside(org_id, name, doc))
-        except SecretUnreadable as error:
-            raise SecretUnreadable(f"binding {name}: {error.detail}") from None
-        return grant_of(Binding.model_validate_json(whole), secret)
+        return opened(self._vault, (org_id, name, doc), sealed, lambda: Binding.model_validate_json(whole))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +105,23 @@ _GET: Final = f"SELECT {_WHOLE}, doc, sealed FROM bindings WHERE org_id = ? AND 
 _FIND: Final = f"SELECT {_WHOLE} FROM bindings WHERE org_id = ? AND name > ? ORDER BY name LIMIT ?"  # noqa: S608  values are bound
 
 
-def _doc(binding: Binding) -> str:
+def doc_of(binding: Binding) -> str:
+    """A binding as it is stored and as its secret is sealed beside: without who made it and when."""
     return binding.model_dump_json(exclude={"created_at", "created_by", "updated_at"})
 
 
-def _beside(org_id: str, name: str, doc: str) -> bytes:
+def beside(org_id: str, name: str, doc: str) -> bytes:
     """What a secret is sealed beside: whose it is, and all that says where and how it is used."""
     return json.dumps([org_id, name, doc]).encode()
+
+
+def opened(vault: Vault, place: tuple[str, str, str], sealed: bytes, binding: Callable[[], Binding]) -> Grant:
+    """A binding's grant, by its org, its name and its document. Raises SecretUnreadable before any is believed."""
+    try:
+        secret = vault.open(sealed, beside(*place))
+    except SecretUnreadable as error:
+        raise SecretUnreadable(f"binding {place[1]}: {error.detail}") from None
+    return grant_of(binding(), secret)
 
 
 def _get(connection: sqlite3.Connection, org_id: str, name: str) -> Binding:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from enclave.contracts.audit import AuditEvent
 from enclave.contracts.errors import Conflict
-from enclave.store.writer import Events
+from enclave.store.chain import Events
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Final
 from enclave.contracts.errors import StaleSession
 from enclave.core.session import Change
 from enclave.core.usage import used_by
-from enclave.store.writer import Events
+from enclave.store.chain import Events
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +28,23 @@ class SessionWrite:
 
     def run(self, connection: sqlite3.Connection, sealed: Events) -> Events:
         """Write it. Raises StaleSession, having written nothing."""
-        if not _move(connection, self.change, _row(self.change)):
+        if not _move(connection, self.change, row_of(self.change)):
             raise StaleSession
         if used := used_by(self.change):
             connection.execute(_USE, (self.org_id, used.day.isoformat(), used.cpu_seconds, used.egress_bytes))
         return sealed
 
 
-def _move(connection: sqlite3.Connection, change: Change, row: "_Row") -> bool:
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A session as the table has it: what never changes, what every change replaces, and its labels."""
+
+    origin: tuple[str, ...]
+    state: tuple[str | None, ...]
+    labels: list[tuple[str, ...]]
+
+
+def _move(connection: sqlite3.Connection, change: Change, row: Row) -> bool:
     """Whether the session was in `change.before`, and so is moved."""
     if change.before is not None:
         guard = (change.session.id, change.session.org_id, change.before.value)
@@ -44,15 +53,6 @@ def _move(connection: sqlite3.Connection, change: Change, row: "_Row") -> bool:
     if created:
         connection.executemany(_LABEL, row.labels)
     return created
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A session as the table has it: what never changes, what every change replaces, and its labels."""
-
-    origin: tuple[str, ...]
-    state: tuple[str | None, ...]
-    labels: list[tuple[str, ...]]
 
 
 _CREATE: Final = (
@@ -68,11 +68,12 @@ _USE: Final = (
 _LABEL: Final = "INSERT INTO labels (org_id, name, value, session_id) VALUES (?, ?, ?, ?)"
 
 
-def _row(change: Change) -> _Row:
+def row_of(change: Change) -> Row:
+    """The rows of a change. Raises ValueError if it cannot be written down."""
     session = change.session
     doc = session.model_dump_json(exclude={"result"})
     result = None if session.result is None else session.result.model_dump_json()
-    return _Row(
+    return Row(
         origin=(session.id, session.org_id, session.created_by, session.created_at.isoformat()),
         state=(session.phase.value, doc, result),
         labels=[(session.org_id, name, value, session.id) for name, value in session.labels.items()],

@@ -10,8 +10,9 @@ from enclave.contracts.audit import OrgPolicyChanged, OrgTermsChanged
 from enclave.contracts.tenancy import OrgPolicy, OrgTerms
 from enclave.core.usage import Used
 from enclave.store.base import Standing
+from enclave.store.chain import Events
 from enclave.store.reader import Readers
-from enclave.store.writer import Events, Writer
+from enclave.store.writer import Writer
 
 DEFAULT: Final = "default"
 

@@ -9,16 +9,12 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Final, Protocol, TypeVar
 
-from enclave.contracts.audit import GENESIS, AuditEvent
 from enclave.contracts.errors import EnclaveError, Unavailable
-from enclave.core.audit import link
+from enclave.store.chain import End, Events, sealed
 
 MAX_QUEUED: Final = 8192
 MAX_BATCH: Final = 512
 MAX_HEADS: Final = 16384
-
-Events = tuple[AuditEvent, ...]
-
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -46,21 +42,13 @@ class _Unit:
     answer: asyncio.Future[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class _Head:
-    """Where an org's chain ends."""
-
-    seq: int = 0
-    digest: str = GENESIS
-
-
 class Writer:
     """Takes what has gathered in its queue, commits it in one transaction, answers; and again."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._queue: SimpleQueue[_Unit | None] = SimpleQueue()
-        self._heads: dict[str, _Head] = {}
+        self._heads: dict[str, End] = {}
         self._closed = False
         self._thread = Thread(target=self._run, name="enclave-store-writer", daemon=True)
         self._thread.start()
@@ -118,20 +106,20 @@ class Writer:
     def _apply(self, write: Write[object]) -> object:
         org_id = write.org_id
         try:
-            events, links = _sealed(write.events, self._head(org_id))
+            events, links = sealed(write.events, self._head(org_id))
             answer = write.run(self._connection, events)
         except (EnclaveError, ValueError, RecursionError) as error:
             return error
         self._connection.executemany(_APPEND, links)
-        self._heads[org_id] = _Head(events[-1].seq, events[-1].digest) if events else self._head(org_id)
+        self._heads[org_id] = End(events[-1].seq, events[-1].digest) if events else self._head(org_id)
         return answer
 
-    def _head(self, org_id: str) -> _Head:
+    def _head(self, org_id: str) -> End:
         if org_id not in self._heads:
             if len(self._heads) >= MAX_HEADS:
                 self._heads.clear()
             found = self._connection.execute(_HEAD, (org_id,)).fetchone()
-            self._heads[org_id] = _Head(*found) if found else _Head()
+            self._heads[org_id] = End(*found) if found else End()
         return self._heads[org_id]
 
 
@@ -139,25 +127,6 @@ _APPEND: Final = (
     "INSERT INTO audit (org_id, seq, session_id, type, ts, body, previous, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _HEAD: Final = "SELECT seq, digest FROM audit WHERE org_id = ? ORDER BY seq DESC LIMIT 1"
-
-_Link = tuple[str | int | None, ...]
-
-
-def _sealed(events: Events, head: _Head) -> tuple[Events, list[_Link]]:
-    """The events at the end of the chain, and their rows."""
-    sealed: list[AuditEvent] = []
-    links: list[_Link] = []
-    for event in events:
-        placed, body = link(event, seq=head.seq + 1, previous=head.digest)
-        head = _Head(placed.seq, placed.digest)
-        sealed.append(placed)
-        links.append(_link(placed, body))
-    return tuple(sealed), links
-
-
-def _link(event: AuditEvent, body: bytes) -> _Link:
-    place = (event.org_id, event.seq, event.session_id, event.type, event.ts.isoformat())
-    return (*place, body.decode(), event.previous, event.digest)
 
 
 def _refusal(error: Exception) -> Unavailable:

@@ -1,0 +1,131 @@
+-- Version 1. What is compared or ordered is so byte by byte ("C"), as Python does it, wherever the database was made.
+-- JSON is kept as text: a digest is taken of the very bytes, and `jsonb` refuses U+0000 besides.
+
+-- Control planes that share the database. `seen_at` is of the database's clock, the one that they have in common.
+CREATE TABLE replicas (
+    id      text COLLATE "C" PRIMARY KEY,
+    seen_at timestamptz NOT NULL
+);
+
+-- `doc` is the session's JSON without its result; the columns before it are copies, for finding. `owner` is the replica
+-- that runs it or ran it.
+CREATE TABLE sessions (
+    id         text COLLATE "C" PRIMARY KEY,
+    org_id     text COLLATE "C" NOT NULL,
+    created_by text NOT NULL,
+    created_at text NOT NULL,
+    phase      text COLLATE "C" NOT NULL,
+    doc        text NOT NULL,
+    result     text,
+    owner      text COLLATE "C" NOT NULL
+) WITH (fillfactor = 80);
+CREATE INDEX sessions_of_org ON sessions (org_id, id);
+CREATE INDEX sessions_of_org_in_phase ON sessions (org_id, phase, id);
+CREATE INDEX sessions_unsettled ON sessions (id) WHERE phase IN ('pending', 'running');
+
+-- Bytes, because a value may hold what `text` cannot: U+0000.
+CREATE TABLE labels (
+    org_id     text COLLATE "C" NOT NULL,
+    name       bytea NOT NULL,
+    value      bytea NOT NULL,
+    session_id text COLLATE "C" NOT NULL REFERENCES sessions (id),
+    PRIMARY KEY (org_id, name, value, session_id)
+);
+
+-- Where each org's chain ends. Whoever writes anything of an org holds its row until the transaction ends, and rows of
+-- many orgs are taken in their order: so chains have one writer at a time, and writers never wait in a circle. `moved` is
+-- the transaction that the row was last changed in.
+CREATE TABLE heads (
+    org_id text COLLATE "C" PRIMARY KEY,
+    seq    bigint NOT NULL DEFAULT 0,
+    digest text NOT NULL DEFAULT repeat('0', 64),
+    moved  bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 50);
+CREATE INDEX heads_moved ON heads (moved);
+
+-- `body` is the exact text that `digest` is the SHA-256 of, so that the chain can be checked without Enclave.
+CREATE TABLE audit (
+    org_id     text COLLATE "C" NOT NULL,
+    seq        bigint NOT NULL CHECK (seq > 0),
+    session_id text COLLATE "C" REFERENCES sessions (id),
+    type       text NOT NULL,
+    ts         text NOT NULL,
+    body       text NOT NULL,
+    previous   text NOT NULL,
+    digest     text NOT NULL CHECK (digest = encode(sha256(convert_to(body, 'UTF8')), 'hex')),
+    PRIMARY KEY (org_id, seq)
+);
+CREATE INDEX audit_of_session ON audit (session_id, seq);
+
+-- `doc` is the binding's JSON without who made it and when. `sealed` is its secret, encrypted with a key that is not in
+-- this database, and bound to `org_id` and every byte of `doc`: neither can be changed under it.
+CREATE TABLE bindings (
+    org_id     text COLLATE "C" NOT NULL,
+    name       text COLLATE "C" NOT NULL,
+    doc        text NOT NULL,
+    sealed     bytea NOT NULL,
+    created_at text NOT NULL,
+    created_by text NOT NULL,
+    updated_at text NOT NULL,
+    PRIMARY KEY (org_id, name)
+);
+-- Names that sessions would find in one environment variable.
+CREATE UNIQUE INDEX bindings_by_variable ON bindings (org_id, replace(name, '-', '_'));
+
+-- What the events that come from elsewhere were known by there, so that none is in the chain twice.
+CREATE TABLE noted (
+    key text COLLATE "C" PRIMARY KEY
+);
+
+-- What the operator grants orgs, as JSON; of `default`, which no org is called, to every org that has no row.
+CREATE TABLE terms (
+    org_id text COLLATE "C" PRIMARY KEY,
+    doc    text NOT NULL
+);
+CREATE TABLE policies (
+    org_id text COLLATE "C" PRIMARY KEY,
+    doc    text NOT NULL
+);
+
+-- What the sessions of an org used on a day of UTC, summed up.
+CREATE TABLE usage (
+    org_id       text COLLATE "C" NOT NULL,
+    day          text COLLATE "C" NOT NULL,
+    cpu_seconds  double precision NOT NULL,
+    egress_bytes bigint NOT NULL,
+    PRIMARY KEY (org_id, day)
+);
+
+-- Sessions that somebody wants torn down on whose replica the request did not arrive.
+CREATE TABLE wishes (
+    session_id text COLLATE "C" PRIMARY KEY REFERENCES sessions (id),
+    org_id     text COLLATE "C" NOT NULL,
+    actor      text NOT NULL,
+    made_at    timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE FUNCTION audit_is_append_only() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    RAISE EXCEPTION 'the audit trail is append-only' USING ERRCODE = 'restrict_violation';
+END $$;
+CREATE TRIGGER audit_is_not_changed BEFORE UPDATE OR DELETE OR TRUNCATE ON audit
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_is_append_only();
+
+-- Of all rows that a statement adds, each must be the first of its org or lie on the one before it: with the primary key
+-- there is no gap, no second version and no fork.
+CREATE FUNCTION audit_has_no_gap() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    IF EXISTS (
+        SELECT FROM added LEFT JOIN audit AS before ON before.org_id = added.org_id AND before.seq = added.seq - 1
+        WHERE added.previous IS DISTINCT FROM coalesce(before.digest, CASE added.seq WHEN 1 THEN repeat('0', 64) END)
+    ) THEN
+        RAISE EXCEPTION 'the audit trail has no gap and no second version' USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_is_a_chain AFTER INSERT ON audit
+    REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION audit_has_no_gap();
+
+-- Also in a session that says it is a replication's (`session_replication_role`).
+ALTER TABLE audit ENABLE ALWAYS TRIGGER audit_is_not_changed;
+ALTER TABLE audit ENABLE ALWAYS TRIGGER audit_is_a_chain;
