@@ -33,6 +33,7 @@ def test_the_environment_sets_everything_and_overrides_win(tmp_path: Path) -> No
         "ENCLAVE_EGRESS_DENY": "*.example.org, 10.1.0.0/16:22",
         "ENCLAVE_EGRESS_CA": str(authority),
         "ENCLAVE_FILE_RETENTION": "60",
+        "ENCLAVE_DATABASE_URL": "postgresql://u:p@h/d",
         "ENCLAVE_AUDIT_CHECKPOINTS": "/c.jsonl",
         "ENCLAVE_AUDIT_CHECKPOINT_SECONDS": "5",
     }
@@ -50,6 +51,7 @@ def test_the_environment_sets_everything_and_overrides_win(tmp_path: Path) -> No
         egress_deny=("*.example.org", "10.1.0.0/16:22"),
         egress_ca=authority,
         file_retention=60,
+        database_url="postgresql://u:p@h/d",
         checkpoints="/c.jsonl",
         checkpoint_seconds=5,
     )
@@ -68,6 +70,7 @@ def test_the_environment_sets_everything_and_overrides_win(tmp_path: Path) -> No
         ("ENCLAVE_SECRET_KEY", f"{KEY}!"),
         ("ENCLAVE_EGRESS_PRIVATE", "10.0.0.1/8"),
         ("ENCLAVE_EGRESS_PRIVATE", "internal"),
+        ("ENCLAVE_DATABASE_URL", "mysql://h/d"),
         ("ENCLAVE_EGRESS_DENY", "*.com"),
         ("ENCLAVE_EGRESS_CA", "/nowhere"),
         ("ENCLAVE_EGRESS_CA", __file__),

@@ -27,7 +27,9 @@ class Settings:
     servers of sources may be in, `egress_deny` rules that deny whatever a session allows, `egress_ca` a PEM file of
     certificates that upstreams are trusted by beside the system's. `file_retention` is how many seconds what a session
     left in files is kept, unless it is torn down before. `checkpoints` is the file or the URL that signed checkpoints
-    of the audit trail go to, every `checkpoint_seconds` and when the server ends.
+    of the audit trail go to, every `checkpoint_seconds` and when the server ends. `database_url` is the PostgreSQL
+    database that sessions and their audit trails are in, which several servers may share, each with a home of its own;
+    without one they are in a file in the home.
     """
 
     home: Path
@@ -43,6 +45,7 @@ class Settings:
     egress_deny: tuple[str, ...] = ()
     egress_ca: Path | None = None
     file_retention: int = 86400
+    database_url: str | None = field(default=None, repr=False)
     checkpoints: str | None = None
     checkpoint_seconds: int = 3600
 
@@ -96,6 +99,7 @@ VARIABLES: Final[Mapping[str, str]] = {
     "egress_deny": "ENCLAVE_EGRESS_DENY",
     "egress_ca": "ENCLAVE_EGRESS_CA",
     "file_retention": "ENCLAVE_FILE_RETENTION",
+    "database_url": "ENCLAVE_DATABASE_URL",
     "checkpoints": "ENCLAVE_AUDIT_CHECKPOINTS",
     "checkpoint_seconds": "ENCLAVE_AUDIT_CHECKPOINT_SECONDS",
 }
@@ -137,6 +141,12 @@ def _rules(text: str) -> tuple[str, ...]:
     return rules
 
 
+def _postgres(text: str) -> str:
+    if not text.startswith(("postgresql://", "postgres://")):
+        raise InvalidRequest("ENCLAVE_DATABASE_URL must be like postgresql://user:password@host/database")
+    return text
+
+
 def _file(text: str) -> Path:
     path = Path(text).expanduser()
     try:
@@ -159,6 +169,7 @@ _READ: Final[Mapping[str, Callable[[str], object]]] = {
     "egress_deny": _rules,
     "egress_ca": _file,
     "file_retention": _whole("ENCLAVE_FILE_RETENTION"),
+    "database_url": _postgres,
     "checkpoints": str,
     "checkpoint_seconds": _whole("ENCLAVE_AUDIT_CHECKPOINT_SECONDS"),
 }

@@ -8,30 +8,34 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from enclave.backends.base import Backend, Check
 from enclave.backends.local import build, template
 from enclave.backends.local.template import Template
 from enclave.config import Settings
-from enclave.contracts.errors import EnclaveError, InvalidRequest
+from enclave.contracts.errors import EnclaveError, InvalidRequest, Unavailable
 from enclave.contracts.identity import Credential
 from enclave.contracts.sessions import Health
 from enclave.core.proof import Finding
 from enclave.identity.base import Accounts
 from enclave.identity.bootstrap import bootstrap
-from enclave.identity.home import private_home, secret_key_of, signing_key_of, write_private
+from enclave.identity.home import private_home, replica_of, secret_key_of, signing_key_of, write_private
 from enclave.identity.service import Identity
 from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, ServiceBindings
 from enclave.server.app import Application
 from enclave.server.call import Platform
 from enclave.source.base import SourceFetcher
 from enclave.source.git import Git, GitFetcher
+from enclave.store.base import Store
 from enclave.store.checkpoint import Checkpoints
 from enclave.store.examination import export, verify
 from enclave.store.files import DirectoryFiles
 from enclave.store.signature import Signer
 from enclave.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from enclave.store.postgres.store import PostgresStore
 
 BACKENDS: Final = "enclave.backends"
 """The entry point group in which backends announce themselves."""
@@ -41,6 +45,7 @@ FILES: Final = "files"
 PUBLIC_KEY: Final = "audit.pub"
 
 _TICK_SECONDS: Final = 60.0
+_SETTLE_SECONDS: Final = 5.0
 
 Audited = Iterator[Finding]
 """What is found of each org."""
@@ -68,7 +73,7 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
     """
     async with contextlib.AsyncExitStack() as stack:
         private_home(settings.home)
-        store = SqliteStore.open(settings.home / DATABASE)
+        store = await _store(settings)
         stack.push_async_callback(store.close)
         checkpoints = _checkpoints(settings, store)
         stack.push_async_callback(_attempt, checkpoints.tick)
@@ -84,6 +89,8 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         credential = bootstrap(settings.home, base_url(settings), identity.authority)
         ticking = [
             asyncio.create_task(_repeat(_TICK_SECONDS, identity.tick, orchestrator.tick)),
+            asyncio.create_task(_repeat(_SETTLE_SECONDS, orchestrator.settle)),
+            asyncio.create_task(orchestrator.attend()),
             asyncio.create_task(_repeat(settings.checkpoint_seconds, checkpoints.tick)),
         ]
         for task in ticking:
@@ -145,10 +152,21 @@ def base_url(settings: Settings) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
+async def _store(settings: Settings) -> "SqliteStore | PostgresStore":
+    if settings.database_url is None:
+        return SqliteStore.open(settings.home / DATABASE)
+    try:
+        from enclave.store.postgres.store import PostgresStore
+    except ImportError:
+        raise Unavailable("ENCLAVE_DATABASE_URL needs asyncpg: install enclave[postgres]") from None
+    return await PostgresStore.open(settings.database_url, replica_of(settings.home))
+
+
 def _orchestrator(
-    settings: Settings, store: SqliteStore, backend: Backend, sources: SourceFetcher | None
+    settings: Settings, store: "SqliteStore | PostgresStore", backend: Backend, sources: SourceFetcher | None
 ) -> Orchestrator:
-    ports = Ports(store, backend, _now, DirectoryFiles.open(settings.home / FILES), store.tenancy(), sources)
+    replicas = None if isinstance(store, SqliteStore) else store
+    ports = Ports(store, backend, _now, DirectoryFiles.open(settings.home / FILES), store.tenancy(), sources, replicas)
     bindings = ServiceBindings(store.bindings(_secret_key(settings)), _now, settings.egress_private)
     retention = timedelta(seconds=settings.file_retention)
     return Orchestrator(ports, bindings, Bounds(max_concurrency=settings.max_concurrency, file_retention=retention))
@@ -174,7 +192,7 @@ async def _attempt(work: Work) -> None:
         _log.error("%s", error.detail)
 
 
-def _checkpoints(settings: Settings, store: SqliteStore) -> Checkpoints:
+def _checkpoints(settings: Settings, store: Store) -> Checkpoints:
     signer = Signer(signing_key_of(settings.home))
     write_private(settings.home / PUBLIC_KEY, f"{signer.public_key}\n")
     file = settings.checkpoint_file

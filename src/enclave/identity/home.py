@@ -1,6 +1,7 @@
 """The folder in which a control plane keeps what is its own: secrets, and the key it leaves for clients here."""
 
 import os
+import socket
 import stat
 import tempfile
 from pathlib import Path
@@ -16,6 +17,7 @@ from enclave.core import key
 SECRETS_FILE: Final = "secrets.json"
 KEY_FILE: Final = "secrets.key"
 SIGNING_FILE: Final = "audit.key"
+REPLICA_FILE: Final = "replica"
 
 
 class Secrets(Wire):
@@ -58,6 +60,18 @@ def secret_key_of(home: Path) -> bytes:
 def signing_key_of(home: Path) -> bytes:
     """The seed of the Ed25519 key that audit trails are signed with, made on the first call. Raises Unavailable."""
     return _key_in(home / SIGNING_FILE, "or remove it and sign with another from now on")
+
+
+def replica_of(home: Path) -> str:
+    """The name of the control plane of this home among those that share a database, made on the first call: the same
+    from one start to the next, and another in a copy of the home. Raises Unavailable."""
+    path = home / REPLICA_FILE
+    here = f"{socket.gethostname()} {home.stat().st_dev}:{home.stat().st_ino}"
+    made, _, place = _read_private(path).decode(errors="replace").partition("\n") if path.exists() else ("", "", "")
+    if place.strip() != here or not made:
+        made = f"rep_{token_hex(8)}"
+        write_private(path, f"{made}\n{here}\n")
+    return made
 
 
 def _key_in(path: Path, otherwise: str) -> bytes:

@@ -20,6 +20,7 @@ from enclave.contracts.errors import (
     NotFound,
     PolicyUnenforceable,
     QuotaExceeded,
+    StaleSession,
     Unauthenticated,
     Unavailable,
 )
@@ -48,13 +49,14 @@ from enclave.core.session import UNSETTLED, Program, TornDown, advance
 from enclave.core.tenancy import Allowance
 from enclave.orchestrator.account import Account
 from enclave.orchestrator.bindings import ServiceBindings
+from enclave.orchestrator.elsewhere import Elsewhere
 from enclave.orchestrator.ending import Loss, Printed, cut_short, lost
 from enclave.orchestrator.identifier import session_ids
 from enclave.orchestrator.record import OPERATOR, PLATFORM, Ports, Record
 from enclave.orchestrator.run import Run, Stop
 from enclave.orchestrator.stream import Follower, Stream, parse_place, told
 from enclave.orchestrator.tenancy import Tenancy
-from enclave.store.base import Content, Filter, Kept
+from enclave.store.base import Content, Filter, Kept, Wish
 
 __all__ = ["Bounds", "Content", "Filter", "Orchestrator", "Ports", "ServiceBindings"]
 
@@ -90,6 +92,7 @@ class Orchestrator:
         self._closed = False
         self._disabled: set[str] = set()
         self._evicting: set[asyncio.Task[None]] = set()
+        self._elsewhere = Elsewhere(ports.store, ports.replicas) if ports.replicas is not None else None
 
     async def create(
         self, principal: Principal, request: CreateSessionRequest, *, wait_seconds: float | None = None
@@ -170,9 +173,11 @@ class Orchestrator:
         place = parse_place(cursor)
         if (run := self._runs.get(session_id)) is not None:
             return Follower(run.record.stream, place)
-        if session.phase in UNSETTLED:
+        if session.phase not in UNSETTLED:
+            return Follower(await self._replay(session), place)
+        if self._elsewhere is None:
             raise Unavailable("the end of this session could not be recorded")
-        return Follower(await self._replay(session), place)
+        return Follower(await self._elsewhere.follow(session), place)
 
     async def file(self, principal: Principal, session_id: str, path: str) -> tuple[SessionFile, Content]:
         """A file that the session's program left. Raises Conflict while it runs, and NoSuchFile."""
@@ -183,29 +188,67 @@ class Orchestrator:
         files = session.result.files if session.result is not None else ()
         for place, file in enumerate(files):
             if file.path == path and session.phase is not Phase.TORN_DOWN:
-                return file, await self._ports.files.read(session_id, place)
+                return file, await self._content(session_id, place)
         raise NoSuchFile
+
+    async def _content(self, session_id: str, place: int) -> Content:
+        try:
+            return await self._ports.files.read(session_id, place)
+        except NoSuchFile:
+            if self._elsewhere is None:
+                raise
+            raise NoSuchFile("not kept here, or no longer; if another replica ran the session, it has it") from None
 
     async def teardown(self, principal: Principal, session_id: str) -> Session:
         """Stop the session if it runs and reclaim what belongs to it; a session torn down stays as it is."""
         authorize(principal, TEARDOWN_SESSION)
         session = await self._find(principal, session_id)
-        if (run := self._runs.get(session_id)) is not None:
-            await run.stop(Stop(principal.user_id))
-            session = await self._find(principal, session_id)
+        if self._elsewhere is None or session_id in self._runs:
+            return await self._end(session, principal.user_id)
+        if session.phase in UNSETTLED:
+            await self._elsewhere.wish(session, principal.user_id)
+            return await self._elsewhere.torn_down(session)
+        if session.phase is not Phase.TORN_DOWN and session.result is not None and session.result.files:
+            await self._elsewhere.wish(session, principal.user_id)
+        return await self._end(session, principal.user_id)
+
+    async def _end(self, session: Session, actor: str) -> Session:
+        """Tear a session down that this control plane runs, or nobody does."""
+        if (run := self._runs.get(session.id)) is not None:
+            await run.stop(Stop(actor))
+            session = await self._ports.store.get(session.org_id, session.id)
         while session.phase is not Phase.TORN_DOWN:
-            session = await self._tear_down(principal, session)
+            session = await self._tear_down(session, actor)
         if session.result is not None and session.result.files:
             await self._ports.files.remove(session.id)
         return session
 
+    async def attend(self) -> None:
+        """Do what other control planes on the store ask for, until cancelled; for nothing where there can be none."""
+        if self._elsewhere is not None:
+            await self._elsewhere.attend(self._honour)
+
+    async def _honour(self, wish: Wish) -> None:
+        await self._end(await self._ports.store.get(wish.org_id, wish.session_id), wish.actor)
+
+    async def settle(self) -> None:
+        """Bring to their end sessions that nobody runs: whose control plane is gone, or could not record their end.
+        Call it now and then."""
+        for session in await self._ports.store.unsettled():
+            if session.id not in self._runs:
+                await self._give_up(session)
+
+    async def _give_up(self, session: Session) -> None:
+        at = self._ports.clock()
+        result = cut_short(Exit(code=None), Printed("", ""), _RESTARTED.detail)
+        change = advance(session, lost(session, _RESTARTED, at, result), at=at, actor=PLATFORM)
+        # Of several who see the same, the store lets one.
+        with contextlib.suppress(StaleSession):
+            await self._ports.store.commit(change)
+
     async def recover(self) -> None:
         """Settle what an earlier process left behind; its sandboxes died with it. Call it once, before anything."""
-        for session in await self._ports.store.unsettled():
-            at = self._ports.clock()
-            result = cut_short(Exit(code=None), Printed("", ""), _RESTARTED.detail)
-            change = advance(session, lost(session, _RESTARTED, at, result), at=at, actor=PLATFORM)
-            await self._ports.store.commit(change)
+        await self.settle()
         for kept in await self._ports.files.kept():
             if not await self._tells_of_files(kept):
                 await self._ports.files.remove(kept.session_id)
@@ -226,6 +269,8 @@ class Orchestrator:
     async def evict(self, org_id: str) -> None:
         """Stop and tear down every session of an org that runs. Returns when that is done, or after 10 seconds, while
         it goes on."""
+        if self._elsewhere is not None:
+            await self._elsewhere.evict(org_id, OPERATOR, set(self._runs))
         theirs = [run for run in self._runs.values() if run.record.session.org_id == org_id]
         stopping = {asyncio.get_running_loop().create_task(run.stop(Stop(OPERATOR))) for run in theirs}
         self._evicting |= stopping
@@ -317,13 +362,13 @@ class Orchestrator:
             return run.record.shown
         return await self._ports.store.get(principal.org_id, session_id)
 
-    async def _tear_down(self, principal: Principal, session: Session) -> Session:
+    async def _tear_down(self, session: Session, actor: str) -> Session:
         left = cut_short(Exit(code=None), Printed("", "")) if session.result is None else None
-        change = advance(session, TornDown(left), at=self._ports.clock(), actor=principal.user_id)
+        change = advance(session, TornDown(left), at=self._ports.clock(), actor=actor)
         try:
             await self._ports.store.commit(change)
         except Conflict:
-            return await self._ports.store.get(principal.org_id, session.id)
+            return await self._ports.store.get(session.org_id, session.id)
         return change.session
 
     async def _replay(self, session: Session) -> Stream:

@@ -14,7 +14,7 @@ from enclave.contracts.sessions import Session
 from enclave.core.session import UNSETTLED, Change, Outcome, advance, noted
 from enclave.orchestrator.stream import Stream
 from enclave.source.base import SourceFetcher
-from enclave.store.base import FileStore, Store, Tenancy
+from enclave.store.base import FileStore, Replicas, Store, Tenancy
 
 PLATFORM: Final = "platform"
 """The actor of what no caller asked for."""
@@ -26,7 +26,7 @@ Sealed = asyncio.Future[tuple[AuditEvent, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What the orchestrator works with."""
+    """What the orchestrator works with. `replicas` is the store's other side, if others may share it."""
 
     store: Store
     backend: Backend
@@ -34,6 +34,7 @@ class Ports:
     files: FileStore
     tenancy: Tenancy
     sources: SourceFetcher | None = None
+    replicas: Replicas | None = None
 
 
 class Record:

@@ -105,7 +105,7 @@ class Stream:
     def catch_up(self) -> None:
         """Make frames of what was published: only when someone reads, which for most sessions nobody does."""
         for event, session in self._untold:
-            if self.output_ends_at is None and not isinstance(event, _BEFORE_THE_END):
+            if self.output_ends_at is None and not opens(event):
                 self.output_ends_at = len(self.frames)
             self._tell(expand(event, session.result))
             if isinstance(event, SandboxStarted):
@@ -119,6 +119,13 @@ class Stream:
         begun = self.output_begins_at is not None and place.frames >= self.output_begins_at
         too_early = not begun and (place.stdout > 0 or place.stderr > 0)
         return place.frames <= len(self.frames) and not too_early and (self.shortened or not output)
+
+    def conclude(self, session: Session) -> None:
+        """Add what a session printed that is over."""
+        if session.result is not None and session.finished_at is not None:
+            self.write("stdout", session.result.stdout, session.finished_at)
+            self.write("stderr", session.result.stderr, session.finished_at)
+            self.shortened = session.result.error is not None
 
     def fail(self, error: EnclaveError) -> None:
         """Break off: the rest cannot be told."""
@@ -167,11 +174,13 @@ def told(session: Session, events: Iterable[AuditEvent]) -> Stream:
     """The stream of a session that is over, from what was kept of it."""
     stream = Stream()
     stream.publish(events, session)
-    if session.result is not None and session.finished_at is not None:
-        stream.write("stdout", session.result.stdout, session.finished_at)
-        stream.write("stderr", session.result.stderr, session.finished_at)
-        stream.shortened = session.result.error is not None
+    stream.conclude(session)
     return stream
+
+
+def opens(event: AuditEvent) -> bool:
+    """Whether an event is of a session that is not over yet."""
+    return isinstance(event, _BEFORE_THE_END)
 
 
 class Follower:

@@ -1,8 +1,7 @@
 """Connections to one PostgreSQL database: how long anything may take, and what it is called when it fails."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import Any, Final, Self
 
 import asyncpg
@@ -16,7 +15,18 @@ CONNECT_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 10.0
 """How long a statement may take, a wait for a connection to read with included."""
 
-FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+GONE: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    ConnectionError,
+)
+"""What asyncpg raises when a connection is gone: one that was idle may be since long ago, and nobody was told."""
+
+FAILURES: Final = (*GONE, asyncpg.PostgresError, OSError, TimeoutError)
 """What asyncpg raises when a database does not do what it was asked to."""
 
 # https://www.postgresql.org/docs/current/runtime-config-client.html. A control plane that is stopped amid a transaction
@@ -46,29 +56,30 @@ class Database:
     async def open(cls, url: str) -> Self:
         """The database, which must answer now. Raises Unavailable, and InvalidRequest for a URL that makes no sense."""
         try:
-            pool = asyncpg.create_pool(url, min_size=0, max_size=READERS, reset=_nothing, **_options())
-            return cls(url, await pool)
-        except FAILURES as error:
-            raise Unavailable(f"the database cannot be reached: {_said(error)}") from None
+            # A pool of none connects to nothing yet.
+            await (await asyncpg.connect(url, **_options())).close()
+            return cls(url, await asyncpg.create_pool(url, min_size=0, max_size=READERS, reset=_nothing, **_options()))
         except ValueError:
             raise InvalidRequest("ENCLAVE_DATABASE_URL must be like postgresql://user:password@host/database") from None
+        except FAILURES as error:
+            raise Unavailable(f"the database cannot be reached: {_said(error)}") from None
 
     async def connect(self) -> Any:
         """A connection of one's own. Raises what asyncpg does."""
         return await asyncpg.connect(self._url, **_options())
 
-    @asynccontextmanager
-    async def lent(self) -> AsyncIterator[Any]:
-        """A connection for a moment. Raises Unavailable if there is none, or what is done with it fails."""
+    async def fetch(self, query: str, *values: object) -> list[Any]:
+        """The rows that a query finds, which may be asked for twice. Raises Unavailable."""
         try:
-            async with self._pool.acquire(timeout=ANSWER_SECONDS) as connection:
-                yield connection
+            try:
+                return await self._fetch(query, values)
+            except GONE:
+                return await self._fetch(query, values)
         except FAILURES as error:
             raise Unavailable("the database cannot be read") from error
 
-    async def fetch(self, query: str, *values: object) -> list[Any]:
-        """The rows that a query finds. Raises Unavailable."""
-        async with self.lent() as connection:
+    async def _fetch(self, query: str, values: tuple[object, ...]) -> list[Any]:
+        async with self._pool.acquire(timeout=ANSWER_SECONDS) as connection:
             rows: list[Any] = await connection.fetch(query, *values)
             return rows
 

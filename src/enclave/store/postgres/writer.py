@@ -12,7 +12,7 @@ import asyncpg
 from enclave.contracts.errors import Unavailable
 from enclave.store.chain import Link
 from enclave.store.postgres.batch import Batch, Write
-from enclave.store.postgres.database import FAILURES, Database
+from enclave.store.postgres.database import FAILURES, GONE, Database
 
 MAX_QUEUED: Final = 8192
 MAX_BATCH: Final = 256
@@ -30,16 +30,6 @@ _ROLLED_BACK: Final = (
     asyncpg.DeadlockDetectedError,
     asyncpg.UniqueViolationError,
 )
-# A connection that is gone: one that was idle may have been for long, and nobody told.
-_GONE: Final = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.InterfaceError,
-    ConnectionError,
-)
-
 T = TypeVar("T")
 
 
@@ -94,7 +84,7 @@ class Writer:
         for _ in range(_ATTEMPTS):
             try:
                 return await self._commit(writes)
-            except (*_ROLLED_BACK, *_GONE) as error:
+            except (*_ROLLED_BACK, *GONE) as error:
                 failure = error
                 if self._drop() is None:  # there was none to be had
                     break
