@@ -39,6 +39,14 @@ async def long_ago(sql: Any, replica: str) -> None:
     await sql.execute("UPDATE replicas SET seen_at = seen_at - interval '1 minute' WHERE id = $1", replica)
 
 
+async def listening(store: PostgresStore) -> None:
+    """Until it listens: everybody is woken when it begins to, and by a notification from then on."""
+    changed = store.changed(a_session(999).id)
+    await store.commit(created(a_session(999, "org_z"), "x"))
+    async with asyncio.timeout(5):
+        await asyncio.wait((changed,))
+
+
 async def test_what_a_living_replica_runs_is_not_unsettled_for_others(opened: Open) -> None:
     one, other = await opened("r1"), await opened("r2")
     await one.commit(created(a_session(1), "x"))
@@ -107,6 +115,7 @@ async def test_of_two_that_settle_the_same_one_wins(opened: Open) -> None:
 
 async def test_a_commit_is_heard_of_by_others(opened: Open) -> None:
     one, other = await opened("r1"), await opened("r2")
+    await listening(other)
     changed, another = other.changed(a_session(1).id), other.changed(a_session(2).id)
     await one.commit(created(a_session(1), "x"))
 
@@ -126,10 +135,7 @@ async def test_many_commits_in_one_are_all_heard_of(opened: Open) -> None:
 
 async def test_what_is_said_while_nobody_hears_wakes_everybody_later(opened: Open, sql: Any, database: str) -> None:
     store = await opened("r1")
-    changed = store.changed(a_session(1).id)
-    await store.commit(created(a_session(1), "x"))
-    async with asyncio.timeout(5):
-        await asyncio.wait((changed,))  # so it listens
+    await listening(store)
     changed = store.changed(a_session(2).id)
     ended = await sql.fetch(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from enclave.store.postgres.batch import SESSION_CHANNEL
@@ -49,9 +50,11 @@ class Feed:
         try:
             await connection.add_listener(SESSION_CHANNEL, self._told(lambda payload: payload.split(",")))
             await connection.add_listener(WISH_CHANNEL, self._told(lambda _: [WISH_CHANNEL]))
+            gone = asyncio.Event()
+            connection.add_termination_listener(lambda _: gone.set())
             self._wake_all()
-            while True:
-                await asyncio.sleep(_CHECK_SECONDS)
+            while not await _is_set(gone, _CHECK_SECONDS):
+                # One that is cut off without a word would never be missed.
                 await connection.execute("SELECT")
         finally:
             connection.terminate()
@@ -71,3 +74,9 @@ class Feed:
         waiting = self._waiting.pop(topic, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
+
+
+async def _is_set(event: asyncio.Event, seconds: float) -> bool:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+    return event.is_set()
