@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from enclave import Enclave
-from enclave.contracts.errors import EnclaveError, NoSuchFile, Unavailable
+from enclave.contracts.errors import EnclaveError, Unavailable
 from enclave.contracts.frames import StreamFrame
 from enclave.contracts.identity import Credential
 from enclave.contracts.sessions import Phase, Session
@@ -166,7 +166,7 @@ def test_files_are_where_the_session_ran_and_go_with_it(
     first, second = pair
     session = first.run("import os\nos.mkdir('out')\nopen('out/a', 'w').write('x')")
     assert session.result().files[0].path == "a"
-    with pytest.raises(NoSuchFile):
+    with pytest.raises(Unavailable, match="another replica"):
         second.download(session.id, "a")
     assert list((homes[0] / "files").rglob(f"*{session.id}*"))
 

@@ -180,7 +180,8 @@ class Orchestrator:
         return Follower(await self._elsewhere.follow(session), place)
 
     async def file(self, principal: Principal, session_id: str, path: str) -> tuple[SessionFile, Content]:
-        """A file that the session's program left. Raises Conflict while it runs, and NoSuchFile."""
+        """A file that the session's program left. Raises Conflict while it runs, NoSuchFile, and Unavailable if another
+        control plane keeps it."""
         authorize(principal, GET_FILE)
         session = await self._find(principal, session_id)
         if session.phase in UNSETTLED:
@@ -188,16 +189,17 @@ class Orchestrator:
         files = session.result.files if session.result is not None else ()
         for place, file in enumerate(files):
             if file.path == path and session.phase is not Phase.TORN_DOWN:
-                return file, await self._content(session_id, place)
+                return file, await self._content(session, place)
         raise NoSuchFile
 
-    async def _content(self, session_id: str, place: int) -> Content:
+    async def _content(self, session: Session, place: int) -> Content:
         try:
-            return await self._ports.files.read(session_id, place)
+            return await self._ports.files.read(session.id, place)
         except NoSuchFile:
-            if self._elsewhere is None:
+            ended = session.finished_at or session.created_at
+            if self._elsewhere is None or ended + self._bounds.file_retention < self._ports.clock():
                 raise
-            raise NoSuchFile("not kept here, or no longer; if another replica ran the session, it has it") from None
+            raise Unavailable("the file is kept by another replica, the one that ran the session") from None
 
     async def teardown(self, principal: Principal, session_id: str) -> Session:
         """Stop the session if it runs and reclaim what belongs to it; a session torn down stays as it is."""
