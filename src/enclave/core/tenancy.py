@@ -111,9 +111,10 @@ class Allowance:
     def check(self, request: CreateSessionRequest, backend: str, grants: Sequence[Grant]) -> None:
         """Raise PolicyForbids, naming each field that asks for more than the policies allow; limits are not looked at.
         The request's egress rules must be well-formed."""
+        asked = _Asked.of(request, backend, grants)
         problems: dict[str, str] = {}
         for bound in self.bounds:
-            problems = dict(_forbidden(bound, request, backend, grants)) | problems
+            problems = dict(_forbidden(bound, asked)) | problems
         if problems:
             refuse(f"your org's policy does not allow: {', '.join(sorted(problems))}", problems, PolicyForbids)
 
@@ -127,17 +128,31 @@ def told(names: Sequence[str]) -> str:
     return ", ".join([*names[:_TOLD], *["…"] * (len(names) > _TOLD)]) or "there is none"
 
 
-def _forbidden(
-    bound: Bound, request: CreateSessionRequest, backend: str, grants: Sequence[Grant]
-) -> Iterator[tuple[str, str]]:
-    if request.template is not None:
-        yield from _beyond("template", (request.template,), bound, bound.policy.templates)
-    yield from _beyond("backend", (backend,), bound, bound.policy.backends)
-    rules = request.egress.allow if request.egress.mode is EgressMode.ALLOWLIST else ()
-    found = [(f"egress.allow.{at}", bound.outside(parse_rule(rule))) for at, rule in enumerate(rules)]
-    found += [(f"serviceBindings.{at}", bound.closed(grant.url)) for at, grant in enumerate(grants)]
-    if request.source is not None:
-        found.append(("source.git.url", bound.closed(request.source.git.url)))
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a request asks for, by its fields: rules to reach by, and addresses that are called on its behalf."""
+
+    template: str | None
+    backend: str
+    rules: tuple[tuple[str, Rule], ...]
+    urls: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, request: CreateSessionRequest, backend: str, grants: Sequence[Grant]) -> Self:
+        rules = request.egress.allow if request.egress.mode is EgressMode.ALLOWLIST else ()
+        urls = [(f"serviceBindings.{at}", grant.url) for at, grant in enumerate(grants)]
+        if request.source is not None:
+            urls.append(("source.git.url", request.source.git.url))
+        parsed = tuple((f"egress.allow.{at}", parse_rule(rule)) for at, rule in enumerate(rules))
+        return cls(request.template, backend, parsed, tuple(urls))
+
+
+def _forbidden(bound: Bound, asked: _Asked) -> Iterator[tuple[str, str]]:
+    if asked.template is not None:
+        yield from _beyond("template", (asked.template,), bound, bound.policy.templates)
+    yield from _beyond("backend", (asked.backend,), bound, bound.policy.backends)
+    found = [(field, bound.outside(rule)) for field, rule in asked.rules]
+    found += [(field, bound.closed(url)) for field, url in asked.urls]
     yield from ((field, message) for field, message in found if message)
 
 
