@@ -73,7 +73,7 @@ class Bound:
         """What to say of an egress rule that allows more than this does; None if it does not."""
         if self._reach is None or self._reach.opens(rule):
             return None
-        return f"{rule.text} is not within the egress of {self.whose}: {told(self.policy.egress or ())}"
+        return f"{rule.text} is not within the egress of {self.whose}: {_listed(self.policy.egress or ())}"
 
     def closed(self, url: str) -> str | None:
         """What to say of an address that the platform itself would call for a session; None if it may."""
@@ -123,7 +123,7 @@ _FLOOR: Final = "the operator's floor"
 _OWN: Final = "your org's policy"
 
 
-def told(names: Sequence[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     """What there is to choose from, as a refusal says it."""
     return ", ".join([*names[:_TOLD], *["…"] * (len(names) > _TOLD)]) or "there is none"
 
@@ -164,7 +164,7 @@ def _beyond(
     for at, name in enumerate(names or ()):
         if name not in allowed:
             place = f"{field}.{at}" if field.endswith("s") else field
-            yield place, f"{name} is none of those of {bound.whose}: {told(allowed)}"
+            yield place, f"{name} is none of those of {bound.whose}: {_listed(allowed)}"
 
 
 def _place(url: str) -> Rule | None:
