@@ -202,3 +202,17 @@ async def test_changes_are_in_the_chain_and_refusals_too(site: Site) -> None:
     chain = TypeAdapter(list[AuditEvent]).validate_python(raw, strict=False)
     assert [event.type for event in chain] == ["org_terms_changed", "org_policy_changed", "quota_refused"]
     assert (raw[2]["quota"], raw[2]["count"], verify(chain)) == ("createsPerMinute", 3, None)
+
+
+async def test_an_org_that_is_disabled_runs_nothing_when_the_answer_comes(site: Site) -> None:
+    mine = [(await site.ask("POST", "/sessions", RUN)).json["id"] for _ in range(3)]
+    theirs = (await site.ask("POST", "/sessions", RUN, token="owner.org_b")).json["id"]
+
+    assert (await operate(site, "POST", "org_a/disable")).status == 200
+    assert list(site.backend.puppets) == [theirs]
+    # These credentials the test's own authenticator knows, as one does that was asked a moment before.
+    assert (await site.ask("POST", "/sessions", RUN)).status == 401
+    assert (await operate(site, "POST", "org_a/enable")).status == 200
+    assert (await site.ask("POST", "/sessions", RUN)).status == 201
+    for session_id in mine:
+        assert (await site.ask("GET", f"/sessions/{session_id}")).json["phase"] == "torn_down"
