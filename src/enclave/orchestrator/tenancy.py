@@ -6,15 +6,17 @@ that nobody is in uses nothing.
 
 import asyncio
 import re
+from secrets import token_hex
 from typing import Final
 
 from enclave.contracts.audit import OrgPolicyChanged, OrgTermsChanged, QuotaRefused
-from enclave.contracts.errors import NotFound
+from enclave.contracts.errors import NotFound, QuotaExceeded
 from enclave.contracts.identity import Principal
 from enclave.contracts.operations import GET_POLICY, GET_USAGE, PUT_POLICY
 from enclave.contracts.tenancy import OrgPolicy, OrgTerms, OrgUsage, PolicyView, Quotas
 from enclave.core.access import authorize
 from enclave.core.policy import Ceiling
+from enclave.core.tally import Tally
 from enclave.core.tenancy import Allowance, check_form, check_narrower, combined
 from enclave.orchestrator.account import Account
 from enclave.orchestrator.record import OPERATOR, PLATFORM, Ports
@@ -35,6 +37,7 @@ class Tenancy:
         self._accounts: dict[str, Account] = {}
         self._default: OrgTerms | None = None
         self._reading = asyncio.Lock()
+        self._refused: Tally[tuple[str, str]] = Tally()
 
     async def usage(self, principal: Principal) -> OrgUsage:
         """What the principal's org uses of each quota."""
@@ -91,30 +94,28 @@ class Tenancy:
         return account
 
     def check(self, org_id: str, account: Account) -> None:
-        """Pass if the org may create one more session. Raises QuotaExceeded."""
-        account.check(self._quotas(account), self._ports.clock(), self._ports.files.stored(org_id))
+        """Pass if the org may create one more session. Raises QuotaExceeded, and counts that it did."""
+        try:
+            account.check(self._quotas(account), self._ports.clock(), self._ports.files.stored(org_id))
+        except QuotaExceeded as error:
+            self._refused.add((org_id, error.quota or ""))
+            raise
 
     def allowance(self, account: Account) -> Allowance:
         """What the sessions of an org may have."""
         return account.allowance(self._terms(account).floor, self._ceiling)
 
     async def tick(self) -> None:
-        """Tell what was refused, as one for each org and quota, and let go of orgs that nobody asks for."""
+        """Let go of orgs that nobody asks for, and tell what was refused, as one for each org and quota. Raises
+        Unavailable, and tells of the rest the next time."""
         now = self._ports.clock()
-        for org_id, account in tuple(self._accounts.items()):
-            if account.refused:
-                await self._tell(org_id, account)
-            if account.is_idle(now):
-                del self._accounts[org_id]
-
-    async def _tell(self, org_id: str, account: Account) -> None:
-        now = self._ports.clock()
-        for quota, count in tuple(account.refused.items()):
-            told = QuotaRefused(ts=now, org_id=org_id, actor=PLATFORM, quota=quota, count=count)
-            await self._ports.store.note(f"{QuotaRefused.__name__} {org_id} {quota} {now.isoformat()}", told)
-            account.refused[quota] -= count
-        # What was refused meanwhile stays.
-        account.refused = +account.refused
+        for org_id in [org_id for org_id, account in self._accounts.items() if account.is_idle(now)]:
+            del self._accounts[org_id]
+        with self._refused.telling() as left:
+            for org_id, quota in tuple(left):
+                told = QuotaRefused(ts=now, org_id=org_id, actor=PLATFORM, quota=quota, count=left[org_id, quota])
+                await self._ports.store.note(token_hex(16), told)
+                del left[org_id, quota]
 
     async def _read(self, org_id: str) -> Account:
         if self._default is None:
