@@ -420,6 +420,26 @@ async def test_a_store_that_cannot_be_read_lets_nobody_in(orchestrator: Orchestr
     assert stage.backend.all == []
 
 
+async def test_what_was_written_is_in_force_though_who_asked_for_it_has_gone(
+    orchestrator: Orchestrator, stage: Stage
+) -> None:
+    terms, policy = OrgTerms(quotas=Quotas(stored_bytes=1)), OrgPolicy(templates=())
+    await orchestrator.tenancy.account("org_a")
+    asked = [
+        asyncio.create_task(orchestrator.tenancy.put_terms("org_a", terms)),
+        asyncio.create_task(orchestrator.tenancy.put_policy(ME, policy)),
+    ]
+    await asyncio.sleep(0)
+    for task in asked:
+        task.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
+    await stage.store.note("later", disabled())  # what was queued before it is written
+
+    assert [task.cancelled() for task in asked] == [True, True]
+    assert await orchestrator.tenancy.terms_of("org_a") == terms
+    assert (await orchestrator.tenancy.policy(ME)).own == policy
+
+
 def disabled(org_id: str = "org_a") -> OrgDisabled:
     return OrgDisabled(ts=NOON, org_id=org_id, actor="operator")
 

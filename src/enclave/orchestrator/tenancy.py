@@ -6,6 +6,7 @@ that nobody is in uses nothing.
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
 from secrets import token_hex
 from typing import Final
 
@@ -57,8 +58,12 @@ class Tenancy:
         account = await self.account(principal.org_id)
         check_narrower(policy, self._terms(account).floor)
         at, org_id, by = self._ports.clock(), principal.org_id, principal.user_id
-        await self._ports.tenancy.put_policy(OrgPolicyChanged(ts=at, org_id=org_id, actor=by, policy=policy))
-        account.policy = policy
+        written = self._ports.tenancy.put_policy(OrgPolicyChanged(ts=at, org_id=org_id, actor=by, policy=policy))
+
+        def narrow() -> None:
+            account.policy = policy
+
+        await _in_force(written, narrow)
         return self._view(account)
 
     async def terms_of(self, org_id: str) -> OrgTerms:
@@ -70,13 +75,13 @@ class Tenancy:
         InvalidRequest."""
         check_form(terms.floor, self._ceiling, at="floor.")
         account = await self.account(_known(org_id))
-        if org_id == DEFAULT:
-            await self._ports.tenancy.put_default(terms)
-            self._default = terms
-        else:
-            at = self._ports.clock()
-            await self._ports.tenancy.put_terms(OrgTermsChanged(ts=at, org_id=org_id, actor=OPERATOR, terms=terms))
-        account.terms = terms
+
+        def grant() -> None:
+            account.terms = terms
+            if org_id == DEFAULT:
+                self._default = terms
+
+        await _in_force(self._written(org_id, terms), grant)
         return terms
 
     async def usage_of(self, org_id: str) -> OrgUsage:
@@ -125,6 +130,12 @@ class Tenancy:
         self._accounts[org_id] = account
         return account
 
+    def _written(self, org_id: str, terms: OrgTerms) -> Awaitable[None]:
+        if org_id == DEFAULT:
+            return self._ports.tenancy.put_default(terms)
+        told = OrgTermsChanged(ts=self._ports.clock(), org_id=org_id, actor=OPERATOR, terms=terms)
+        return self._ports.tenancy.put_terms(told)
+
     async def _usage(self, org_id: str) -> OrgUsage:
         account = await self.account(org_id)
         return account.usage(self._quotas(account), self._ports.clock(), self._ports.files.stored(org_id))
@@ -144,3 +155,15 @@ def _known(org_id: str) -> str:
     if not _ID.match(org_id):
         raise NotFound
     return org_id
+
+
+async def _in_force(written: Awaitable[None], apply: Callable[[], None]) -> None:
+    """Apply what is written once it is, though whoever asked for it may have gone."""
+    write = asyncio.ensure_future(written)
+
+    def land(done: asyncio.Future[None]) -> None:
+        if not done.cancelled() and done.exception() is None:
+            apply()
+
+    write.add_done_callback(land)
+    await asyncio.shield(write)
