@@ -30,6 +30,7 @@ class Settings:
     of the audit trail go to, every `checkpoint_seconds` and when the server ends. `database_url` is the PostgreSQL
     database that sessions and their audit trails are in, which several servers may share, each with a home of its own;
     without one they are in a file in the home.
+    A user may make `orgs_per_user` orgs; 0 leaves that to the operator.
     """
 
     home: Path
@@ -48,6 +49,7 @@ class Settings:
     database_url: str | None = field(default=None, repr=False)
     checkpoints: str | None = None
     checkpoint_seconds: int = 3600
+    orgs_per_user: int = 10
 
     @property
     def egress_floor(self) -> Floor:
@@ -102,6 +104,7 @@ VARIABLES: Final[Mapping[str, str]] = {
     "database_url": "ENCLAVE_DATABASE_URL",
     "checkpoints": "ENCLAVE_AUDIT_CHECKPOINTS",
     "checkpoint_seconds": "ENCLAVE_AUDIT_CHECKPOINT_SECONDS",
+    "orgs_per_user": "ENCLAVE_ORGS_PER_USER",
 }
 """The environment variable of each setting."""
 
@@ -172,6 +175,7 @@ _READ: Final[Mapping[str, Callable[[str], object]]] = {
     "database_url": _postgres,
     "checkpoints": str,
     "checkpoint_seconds": _whole("ENCLAVE_AUDIT_CHECKPOINT_SECONDS"),
+    "orgs_per_user": _whole("ENCLAVE_ORGS_PER_USER"),
 }
 
 

@@ -18,7 +18,6 @@ from enclave.contracts.errors import EnclaveError, InvalidRequest, Unavailable
 from enclave.contracts.identity import Credential
 from enclave.contracts.sessions import Health
 from enclave.core.proof import Finding
-from enclave.identity.base import Accounts
 from enclave.identity.bootstrap import bootstrap
 from enclave.identity.home import private_home, replica_of, secret_key_of, signing_key_of, write_private
 from enclave.identity.service import Identity
@@ -84,20 +83,19 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         orchestrator = _orchestrator(settings, store, backend, sources)
         stack.push_async_callback(orchestrator.close)
         await orchestrator.recover()
-        identity = Identity.open(settings.home, orchestrator.note, now=_now, jwt_secret=settings.jwt_secret)
+        identity = _identity(settings, orchestrator)
         stack.callback(identity.close)
         credential = bootstrap(settings.home, base_url(settings), identity.authority)
+        platform = Platform(orchestrator, identity.authority, identity.accounts, lambda: _health(backend))
         ticking = [
-            asyncio.create_task(_repeat(_TICK_SECONDS, identity.tick, orchestrator.tick)),
+            asyncio.create_task(_repeat(_TICK_SECONDS, identity.tick, _telling(platform, store), orchestrator.tick)),
             asyncio.create_task(_repeat(_SETTLE_SECONDS, orchestrator.settle)),
-            asyncio.create_task(orchestrator.attend()),
             asyncio.create_task(_repeat(settings.checkpoint_seconds, checkpoints.tick)),
+            asyncio.create_task(orchestrator.attend()),
         ]
         for task in ticking:
             stack.callback(task.cancel)
-        accounts = Accounts(identity.keys, identity.members, identity.sign_ins)
-        app = Application(Platform(orchestrator, identity.authority, accounts, lambda: _health(backend)))
-        yield System(settings, app, orchestrator, credential)
+        yield System(settings, Application(platform), orchestrator, credential)
 
 
 def diagnose(settings: Settings) -> tuple[Check, ...]:
@@ -162,6 +160,12 @@ async def _store(settings: Settings) -> "SqliteStore | PostgresStore":
     return await PostgresStore.open(settings.database_url, replica_of(settings.home))
 
 
+def _identity(settings: Settings, orchestrator: Orchestrator) -> Identity:
+    return Identity.open(
+        settings.home, orchestrator.note, now=_now, jwt_secret=settings.jwt_secret, orgs_per_user=settings.orgs_per_user
+    )
+
+
 def _orchestrator(
     settings: Settings, store: "SqliteStore | PostgresStore", backend: Backend, sources: SourceFetcher | None
 ) -> Orchestrator:
@@ -199,6 +203,10 @@ def _checkpoints(settings: Settings, store: Store) -> Checkpoints:
     if file is None:
         return Checkpoints.to_url(store, signer, _now, settings.checkpoints or "")
     return Checkpoints.to_file(store, signer, _now, file)
+
+
+def _telling(platform: Platform, store: Store) -> Work:
+    return lambda: platform.refusals.tell(store.note, _now())
 
 
 def _backend(settings: Settings) -> Backend:
