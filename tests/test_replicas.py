@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from enclave import Enclave
-from enclave.contracts.errors import EnclaveError, Unavailable
+from enclave.contracts.errors import EnclaveError, QuotaExceeded, Unavailable
 from enclave.contracts.frames import StreamFrame
 from enclave.contracts.identity import Credential
 from enclave.contracts.sessions import Phase, Session
@@ -236,3 +237,30 @@ def is_away(enclave: Enclave) -> bool:
     except Unavailable:
         return True
     return False
+
+
+def test_what_is_set_at_one_is_in_force_at_the_other_and_quotas_are_of_both(
+    pair: tuple[Enclave, Enclave], homes: tuple[Path, Path]
+) -> None:
+    first, second = pair
+    second.run("print(1)").result()
+    key = Credential.model_validate_json((homes[0] / "operator.json").read_bytes()).api_key
+    request = urllib.request.Request(
+        f"{first.base_url}/operator/orgs/default/terms",
+        method="PUT",
+        data=b'{"quotas": {"concurrentSessions": 1}}',
+        headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
+    )
+    assert urllib.request.urlopen(request).status == 200
+    running = up(first)
+
+    def refused() -> bool:
+        try:
+            second.run("print(1)").result()
+        except QuotaExceeded:
+            return True
+        return False
+
+    until(refused, 20)
+    first.teardown(running.id)
+    until(lambda: not refused(), 20)

@@ -16,6 +16,9 @@ from enclave.core.usage import used_by
 from enclave.store.base import Standing
 
 MINUTE: Final = 60.0
+STALE_SECONDS: Final = 2.0
+"""How old what is held of an org may be, where other control planes write of it too."""
+
 _IDLE_SECONDS: Final = 600.0
 _FILES_SECONDS: Final = 60.0
 """How often files are looked through for those that were kept for long enough."""
@@ -30,7 +33,8 @@ _SAID: Final = {
 
 
 class Account:
-    """One org. `terms` are None where it was given none; whoever replaces them or `policy` has written them before.
+    """One org. `terms` are None where it was given none; whoever replaces them or `policy` has written them before, and
+    counts the `revision` up.
 
     What is used is what was written when the org was first asked for, and every change that was durable since.
     """
@@ -40,6 +44,9 @@ class Account:
         self.policy = standing.policy
         self._used = standing.used
         self._running: set[str] = set()
+        self._elsewhere = 0
+        self._renewed = -math.inf
+        self.revision = 0
         self._creates: deque[float] = deque(maxlen=MAX_CREATES)
         self._asked = now.timestamp()
         self._compiled: tuple[OrgPolicy, OrgPolicy, Allowance] | None = None
@@ -62,6 +69,15 @@ class Account:
                     retry_after=self._wait(quota, limit, now),
                     quota=wire_name(quota),
                 )
+
+    def is_stale(self, now: datetime) -> bool:
+        """Whether others may have written something of it that is not known here."""
+        return not 0 <= now.timestamp() - self._renewed < STALE_SECONDS
+
+    def renew(self, standing: Standing, elsewhere: int, now: datetime) -> None:
+        """Take over what is written of it now, and how many of its sessions others run."""
+        self.terms, self.policy, self._used = standing.terms, standing.policy, standing.used
+        self._elsewhere, self._renewed = elsewhere, now.timestamp()
 
     def enter(self, session_id: str, now: datetime) -> None:
         """A session was accepted."""
@@ -91,7 +107,7 @@ class Account:
 
     def _uses(self, now: datetime, stored: int) -> Iterator[tuple[str, float]]:
         """How much is used of each quota, in the order in which they are told of."""
-        yield "concurrent_sessions", len(self._running)
+        yield "concurrent_sessions", len(self._running) + self._elsewhere
         yield "creates_per_minute", self._created(now.timestamp())
         self._used = self._used.on(now.astimezone(UTC).date())
         yield "cpu_seconds_per_day", self._used.cpu_seconds

@@ -21,6 +21,7 @@ from enclave.core.tally import Tally
 from enclave.core.tenancy import Allowance, check_form, check_narrower, combined
 from enclave.orchestrator.account import Account
 from enclave.orchestrator.record import OPERATOR, PLATFORM, Ports
+from enclave.store.base import Replicas
 
 DEFAULT: Final = "default"
 """What the operator calls all orgs that were given no terms of their own."""
@@ -29,8 +30,8 @@ _ID: Final = re.compile(r"[0-9A-Za-z_-]{1,64}\Z")
 
 
 class Tenancy:
-    """Terms, policies and usage, each read once for an org that is seen and held from then on: one control plane writes
-    them all. An org that was not seen for a while is let go."""
+    """Terms, policies and usage, each read once for an org that is seen and held from then on; where several control
+    planes write them, read again as soon as it is not quite new. An org that was not seen for a while is let go."""
 
     def __init__(self, ports: Ports, ceiling: Ceiling) -> None:
         self._ports = ports
@@ -62,6 +63,7 @@ class Tenancy:
 
         def narrow() -> None:
             account.policy = policy
+            account.revision += 1
 
         await _in_force(written, narrow)
         return self._view(account)
@@ -78,6 +80,7 @@ class Tenancy:
 
         def grant() -> None:
             account.terms = terms
+            account.revision += 1
             if org_id == DEFAULT:
                 self._default = terms
 
@@ -96,6 +99,9 @@ class Tenancy:
         if account is None:
             async with self._reading:
                 account = self._accounts.get(org_id) or await self._read(org_id)
+        if self._ports.replicas is not None and account.is_stale(self._ports.clock()):
+            async with self._reading:
+                await self._renew(org_id, account, self._ports.replicas)
         return account
 
     def check(self, org_id: str, account: Account) -> None:
@@ -129,6 +135,17 @@ class Tenancy:
         account = Account(await self._ports.tenancy.standing(org_id, now.date()), now)
         self._accounts[org_id] = account
         return account
+
+    async def _renew(self, org_id: str, account: Account, replicas: Replicas) -> None:
+        now, revision = self._ports.clock(), account.revision
+        if account.is_stale(now):
+            default = await self._ports.tenancy.default()
+            standing = await self._ports.tenancy.standing(org_id, now.date())
+            elsewhere = await replicas.running(org_id)
+            # What was written here meanwhile may not be in what was read.
+            if account.revision == revision:
+                self._default = default
+                account.renew(standing, elsewhere, now)
 
     def _written(self, org_id: str, terms: OrgTerms) -> Awaitable[None]:
         if org_id == DEFAULT:

@@ -106,6 +106,10 @@ class Replicas(Protocol):
         """Done when a commit told of the session, anyone's. It is shared: wait for it, never cancel it."""
         ...
 
+    async def running(self, org_id: str) -> int:
+        """How many of an org's sessions others run."""
+        ...
+
     async def wish(self, wish: Wish) -> None:
         """Ask whoever runs the session, or ran it, to tear it down; durable. Of two wishes for one the first counts."""
         ...

@@ -43,6 +43,7 @@ _UNSETTLED: Final = (
     " SELECT FROM replicas WHERE replicas.id = owner AND seen_at > clock_timestamp() - make_interval(secs => $3)))"
     " ORDER BY id"
 )
+_RUNNING: Final = "SELECT count(*) FROM sessions WHERE org_id = $1 AND phase IN ('pending', 'running') AND owner <> $2"
 _WISH: Final = (
     "WITH made AS (INSERT INTO wishes (session_id, org_id, actor) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING)"
     " SELECT pg_notify($4::text, $1)"
@@ -141,6 +142,11 @@ class PostgresStore:
     def changed(self, session_id: str) -> asyncio.Future[None]:
         """Done when a commit told of the session. It is shared: wait for it, never cancel it."""
         return self._feed.changed(session_id)
+
+    async def running(self, org_id: str) -> int:
+        """How many of an org's sessions others run."""
+        count: int = (await self._database.fetch(_RUNNING, org_id, self._replica))[0][0]
+        return count
 
     async def wish(self, wish: Wish) -> None:
         """Ask whoever runs the session to tear it down."""
