@@ -17,7 +17,7 @@ from enclave.config import Settings
 from enclave.contracts.errors import EnclaveError, InvalidRequest, Unavailable
 from enclave.contracts.identity import Credential
 from enclave.contracts.sessions import Health
-from enclave.core.proof import Finding
+from enclave.core.proof import Entry, Finding
 from enclave.identity.bootstrap import bootstrap
 from enclave.identity.home import private_home, replica_of, secret_key_of, signing_key_of, write_private
 from enclave.identity.service import Identity
@@ -28,7 +28,7 @@ from enclave.source.base import SourceFetcher
 from enclave.source.git import Git, GitFetcher
 from enclave.store.base import Store
 from enclave.store.checkpoint import Checkpoints
-from enclave.store.examination import export, verify
+from enclave.store.examination import export, exported, stored, verify
 from enclave.store.files import DirectoryFiles
 from enclave.store.signature import Signer
 from enclave.store.sqlite import SqliteStore
@@ -130,18 +130,26 @@ def remove_template(settings: Settings, name: str) -> None:
 
 
 def verify_audit(settings: Settings, file: BinaryIO | None, checkpoints: Path | None, key: str | None) -> Audited:
-    """Examine an export, or without one the database in the home, in the light of checkpoints and a public key: of the
-    home if none are given. Raises NotFound, InvalidRequest and Unavailable, some of it while it goes on."""
+    """Examine an export, or without one the database of the settings, in the light of checkpoints and a public key: of
+    the home if none are given. Raises NotFound, InvalidRequest and Unavailable, some of it while it goes on."""
     held = settings.home / PUBLIC_KEY
     if file is None:
         checkpoints = checkpoints or settings.checkpoint_file
         key = key or (held.read_text().strip() if held.exists() else None)
-    return verify(None if file else settings.home / DATABASE, file, checkpoints, key)
+    return verify(exported(file) if file else _entries(settings), checkpoints, key)
 
 
 def export_audit(settings: Settings, org_id: str | None) -> Iterator[bytes]:
-    """The database in the home, of one org or of all, as lines of an export. Raises as `verify_audit` does."""
-    return export(settings.home / DATABASE, org_id)
+    """The database of these settings, of one org or of all, as lines of an export. Raises as `verify_audit` does."""
+    return export(_entries(settings, org_id))
+
+
+def _entries(settings: Settings, org_id: str | None = None) -> Iterator[Entry]:
+    if settings.database_url is None:
+        return stored(settings.home / DATABASE, org_id)
+    with _postgres():
+        from enclave.store.postgres import examination
+    return examination.stored(settings.database_url, org_id)
 
 
 def base_url(settings: Settings) -> str:
@@ -153,11 +161,17 @@ def base_url(settings: Settings) -> str:
 async def _store(settings: Settings) -> "SqliteStore | PostgresStore":
     if settings.database_url is None:
         return SqliteStore.open(settings.home / DATABASE)
-    try:
+    with _postgres():
         from enclave.store.postgres.store import PostgresStore
+    return await PostgresStore.open(settings.database_url, replica_of(settings.home))
+
+
+@contextlib.contextmanager
+def _postgres() -> Iterator[None]:
+    try:
+        yield
     except ImportError:
         raise Unavailable("ENCLAVE_DATABASE_URL needs asyncpg: install enclave[postgres]") from None
-    return await PostgresStore.open(settings.database_url, replica_of(settings.home))
 
 
 def _identity(settings: Settings, orchestrator: Orchestrator) -> Identity:

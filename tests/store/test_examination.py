@@ -19,7 +19,7 @@ from enclave.contracts.errors import InvalidRequest, NotFound, Unavailable
 from enclave.core.proof import Finding
 from enclave.store.base import Head
 from enclave.store.checkpoint import Checkpoints
-from enclave.store.examination import checkpoints, export, verify
+from enclave.store.examination import checkpoints, export, exported, stored, verify
 from enclave.store.signature import Signer, is_signed
 from enclave.store.sqlite import SCHEMA_VERSION, SqliteStore
 
@@ -53,7 +53,7 @@ async def store(path: Path) -> SqliteStore:
 
 
 def found(path: Path, checkpoint_file: Path | None = None, key: str | None = SIGNER.public_key) -> dict[str, Finding]:
-    return {one.org_id: one for one in verify(path, None, checkpoint_file, key)}
+    return {one.org_id: one for one in verify(stored(path), checkpoint_file, key)}
 
 
 def broken(path: Path, checkpoint_file: Path | None = None) -> dict[str, int]:
@@ -221,13 +221,13 @@ async def test_a_receiver_that_is_not_there_is_told_of(store: SqliteStore) -> No
 
 async def test_an_export_holds_and_what_was_done_to_it_does_not(store: SqliteStore, path: Path) -> None:
     await store.close()
-    lines = list(export(path))
+    lines = list(export(stored(path)))
 
     def of(content: bytes) -> list[int | None]:
-        return [one.flaw.seq if one.flaw else None for one in verify(None, io.BytesIO(content), None, None)]
+        return [one.flaw.seq if one.flaw else None for one in verify(exported(io.BytesIO(content)), None, None)]
 
     assert of(b"".join(lines)) == [None, None]
-    assert of(b"".join(export(path, "org_b"))) == [None]
+    assert of(b"".join(export(stored(path, "org_b")))) == [None]
     assert of(b"".join(lines).replace(b'"k4"', b'"k5"')) == [5, None]
     assert of(b"".join(lines)[:-10]) == [None, 3]
     assert of(b"".join(reversed(lines))) == [1, 1]

@@ -1,7 +1,7 @@
 """An audit trail read from where it is kept or was exported to, to be examined without a server, or exported."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -21,7 +21,7 @@ _ENTRIES: Final = (
     "SELECT body, digest, org_id, seq, session_id, type, ts, previous FROM audit"
     " WHERE ? IS NULL OR org_id = ? ORDER BY org_id, seq"
 )
-_BESIDE: Final = ("orgId", "seq", "sessionId", "type", "ts", "previous")
+BESIDE: Final = ("orgId", "seq", "sessionId", "type", "ts", "previous")
 
 
 def stored(path: Path, org_id: str | None = None) -> Iterator[Entry]:
@@ -47,17 +47,14 @@ def exported(file: BinaryIO) -> Iterator[Entry]:
             yield entry(text.strip())
 
 
-def export(path: Path, org_id: str | None = None) -> Iterator[bytes]:
-    """The lines of an export of a database. Raises as `stored` does."""
-    return (line(one.body, one.digest) for one in stored(path, org_id))
+def export(entries: Iterable[Entry]) -> Iterator[bytes]:
+    """The lines of an export of a database's entries."""
+    return (line(one.body, one.digest) for one in entries)
 
 
-def verify(
-    database: Path | None, file: BinaryIO | None, checkpoint_file: Path | None, public_key: str | None
-) -> Iterator[Finding]:
-    """What is found of each org in a database, or else in an export. Raises as those that read them do."""
+def verify(entries: Iterable[Entry], checkpoint_file: Path | None, public_key: str | None) -> Iterator[Finding]:
+    """What is found of each org in the entries of a database or an export. Raises as those that read them do."""
     told = checkpoints(checkpoint_file, public_key) if checkpoint_file else {}
-    entries = stored(database) if database else exported(file) if file else iter(())
     return examine(entries, [one for those in told.values() for one in those])
 
 
@@ -104,7 +101,7 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
 
 def _entry(row: tuple[object, ...]) -> Entry:
     body, digest, *beside = row
-    told = {name: _plain(value) for name, value in zip(_BESIDE, beside, strict=True)}
+    told = {name: _plain(value) for name, value in zip(BESIDE, beside, strict=True)}
     return Entry(body if isinstance(body, bytes) else b"", str(_plain(digest)), told)
 
 
