@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Final
 
 from enclave.contracts.errors import NotFound, Unavailable
 from enclave.core.proof import Entry
 from enclave.store.examination import BESIDE
-from enclave.store.postgres.database import FAILURES, Database
+from enclave.store.postgres.database import CONNECT_SECONDS, FAILURES, Database
 from enclave.store.postgres.migration import VERSION
 
 _PART: Final = 5000
@@ -30,7 +31,8 @@ def stored(url: str, org_id: str | None = None) -> Iterator[Entry]:
         except FAILURES as error:
             raise Unavailable(f"the database cannot be read: {error}") from error
         finally:
-            connection.terminate()
+            with suppress(*FAILURES):
+                runner.run(connection.close(timeout=CONNECT_SECONDS))
 
 
 async def _connection(url: str) -> Any:
