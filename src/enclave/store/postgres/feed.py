@@ -1,8 +1,7 @@
 """What other replicas commit, heard of as they do (https://www.postgresql.org/docs/current/sql-notify.html)."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from enclave.store.postgres.batch import SESSION_CHANNEL
@@ -20,6 +19,7 @@ class Feed:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._waiting: dict[str, asyncio.Future[None]] = {}
+        self._closed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -32,28 +32,30 @@ class Feed:
             self._waiting[topic] = asyncio.get_running_loop().create_future()
         return self._waiting[topic]
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Stop listening."""
+        self._closed.set()
         if self._task is not None:
-            self._task.cancel()
+            await asyncio.wait((self._task,))
         self._wake_all()
 
     async def _run(self) -> None:
-        while True:
+        # It is asked to end, not cancelled: a connection that is just being made would be lost.
+        while not self._closed.is_set():
             try:
                 await self._listen()
             except FAILURES:
-                await asyncio.sleep(_AGAIN_SECONDS)
+                await _one_of((self._closed,), _AGAIN_SECONDS)
 
     async def _listen(self) -> None:
         connection = await self._database.connect()
+        gone = asyncio.Event()
         try:
+            connection.add_termination_listener(lambda _: gone.set())
             await connection.add_listener(SESSION_CHANNEL, self._told(lambda payload: payload.split(",")))
             await connection.add_listener(WISH_CHANNEL, self._told(lambda _: [WISH_CHANNEL]))
-            gone = asyncio.Event()
-            connection.add_termination_listener(lambda _: gone.set())
             self._wake_all()
-            while not await _is_set(gone, _CHECK_SECONDS):
+            while not await _one_of((gone, self._closed), _CHECK_SECONDS):
                 # One that is cut off without a word would never be missed.
                 await connection.execute("SELECT")
         finally:
@@ -76,7 +78,10 @@ class Feed:
             waiting.set_result(None)
 
 
-async def _is_set(event: asyncio.Event, seconds: float) -> bool:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
-    return event.is_set()
+async def _one_of(events: Iterable[asyncio.Event], seconds: float) -> bool:
+    """Whether one of them is set, within so many seconds."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    done, left = await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for one in left:
+        one.cancel()
+    return bool(done)

@@ -167,7 +167,7 @@ class PostgresStore:
     async def close(self) -> None:
         """Write what is queued and release everything. What is committed later is refused."""
         await self._writer.close()
-        self._feed.close()
+        await self._feed.close()
         with suppress(Unavailable):
             await self._heartbeat.close()
         await self._database.close()
