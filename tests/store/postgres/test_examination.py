@@ -37,8 +37,10 @@ def database(request: pytest.FixtureRequest) -> str:
 def act(url: str, statement: str) -> None:
     async def run() -> Any:
         connection = await asyncpg.connect(url)
-        await connection.execute(statement)
-        await connection.close()
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
 
     asyncio.run(run())
 
@@ -65,7 +67,7 @@ def exported_of(lines: bytes) -> list[Any]:
 @pytest.mark.parametrize(
     ("statement", "seq"),
     [
-        ("ALTER TABLE audit DROP CONSTRAINT audit_digest_check; UPDATE audit SET body = '{}' WHERE seq = 4", 4),
+        ("ALTER TABLE audit DROP CONSTRAINT audit_digest_is_of_body; UPDATE audit SET body = '{}' WHERE seq = 4", 4),
         ("DELETE FROM audit WHERE seq = 5", 5),
         ("UPDATE audit SET ts = '2020' WHERE seq = 6", 6),
         ("ALTER TABLE audit DROP CONSTRAINT audit_pkey; INSERT INTO audit SELECT * FROM audit WHERE seq = 7", 8),

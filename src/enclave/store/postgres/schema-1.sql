@@ -52,7 +52,7 @@ CREATE TABLE audit (
     ts         text NOT NULL,
     body       text NOT NULL,
     previous   text NOT NULL,
-    digest     text NOT NULL CHECK (digest = encode(sha256(convert_to(body, 'UTF8')), 'hex')),
+    digest     text NOT NULL CONSTRAINT audit_digest_is_of_body CHECK (digest = encode(sha256(convert_to(body, 'UTF8')), 'hex')),
     PRIMARY KEY (org_id, seq)
 );
 CREATE INDEX audit_of_session ON audit (session_id, seq);
