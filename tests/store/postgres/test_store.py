@@ -95,6 +95,28 @@ async def test_the_next_entry_on_the_last_is_let_in(store: PostgresStore, sql: A
     await sql.execute(COPY.format(1, "digest"))
 
 
+async def test_a_server_need_not_own_the_tables_and_then_cannot_unlock_them(
+    store: PostgresStore, sql: Any, database: str
+) -> None:
+    schema, role = await sql.fetchval("SELECT current_schema()"), f"app_{os.getpid()}"
+    await sql.execute(f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA {schema} TO {role}")
+    await sql.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role}")
+    url = database.replace("enclave@", f"{role}@")
+    theirs = await PostgresStore.open(url, "r2")
+    await theirs.commit(created(a_session(1), "x"))
+    await theirs.close()
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in ("ALTER TABLE audit DISABLE TRIGGER ALL", "TRUNCATE audit", "DROP TABLE audit"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(statement)
+        with pytest.raises(asyncpg.RestrictViolationError):
+            await connection.execute("DELETE FROM audit")
+    finally:
+        await connection.close()
+        await sql.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
 async def test_a_digest_can_be_checked_without_enclave(store: PostgresStore, sql: Any) -> None:
     (event,) = await store.commit(created(a_session(1), "x"))
     body, digest = await sql.fetchrow("SELECT body, digest FROM audit")

@@ -11,9 +11,7 @@ VERSION: Final = 1
 
 # One at a time, whoever starts: the others wait, and find it done. The number is no other program's, it is hoped.
 _LOCK: Final = "SELECT pg_advisory_xact_lock(7310029001)"
-_TABLE: Final = (
-    "CREATE TABLE IF NOT EXISTS enclave_versions (version int PRIMARY KEY, made_at timestamptz NOT NULL DEFAULT now())"
-)
+_TABLE: Final = "CREATE TABLE enclave_versions (version int PRIMARY KEY, made_at timestamptz NOT NULL DEFAULT now())"
 _NEWEST: Final = "SELECT coalesce(max(version), 0) FROM enclave_versions"
 _MADE: Final = "INSERT INTO enclave_versions (version) VALUES ($1)"
 
@@ -37,7 +35,9 @@ async def _bring(connection: Any) -> None:
     # Others may be at work for longer than any other statement may take.
     await connection.execute("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0")
     await connection.execute(_LOCK, timeout=600)
-    await connection.execute(_TABLE)
+    # Who may only use the tables may not make any, not even one that there is.
+    if await connection.fetchval("SELECT to_regclass('enclave_versions')") is None:
+        await connection.execute(_TABLE)
     version = await connection.fetchval(_NEWEST)
     if version > VERSION:
         raise Unavailable(f"the database has version {version}, made by a newer Enclave; this one knows {VERSION}")
