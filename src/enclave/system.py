@@ -24,7 +24,7 @@ from enclave.identity.home import private_home, secret_key_of, signing_key_of, w
 from enclave.identity.service import Identity
 from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, ServiceBindings
 from enclave.server.app import Application
-from enclave.server.routes import Platform
+from enclave.server.call import Platform
 from enclave.source.base import SourceFetcher
 from enclave.source.git import Git, GitFetcher
 from enclave.store.checkpoint import Checkpoints

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import uvicorn
 
+from enclave.contracts.errors import Forbidden
 from enclave.contracts.identity import Principal, Role
 from enclave.contracts.sessions import Health
 from enclave.core.access import ROLES
@@ -21,7 +22,7 @@ from enclave.identity.base import Accounts, Authenticator
 from enclave.identity.service import DATABASE, Identity
 from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, ServiceBindings
 from enclave.server.app import Application
-from enclave.server.routes import Platform
+from enclave.server.call import Platform
 from enclave.store.files import DirectoryFiles
 from enclave.store.sqlite import SqliteStore
 from tests.scripted import PuppetBackend
@@ -43,6 +44,11 @@ class Tokens:
         if not dot or role not in list(Role):
             return await self.authority.authenticate(credential)
         return Principal(user_id=credential, org_id=org_id, role=Role(role), scopes=ROLES[Role(role)])
+
+    async def authenticate_operator(self, credential: str) -> None:
+        if credential.partition(".")[0] in list(Role):
+            raise Forbidden
+        await self.authority.authenticate_operator(credential)
 
 
 @dataclass(frozen=True)
