@@ -35,6 +35,7 @@ def test_the_environment_sets_everything_and_overrides_win(tmp_path: Path) -> No
         "ENCLAVE_FILE_RETENTION": "60",
         "ENCLAVE_AUDIT_CHECKPOINTS": "/c.jsonl",
         "ENCLAVE_AUDIT_CHECKPOINT_SECONDS": "5",
+        "ENCLAVE_LOG": "json",
     }
     assert set(environ) == set(VARIABLES.values())
     assert Settings.from_env(environ, port=0, home=None) == Settings(
@@ -52,6 +53,7 @@ def test_the_environment_sets_everything_and_overrides_win(tmp_path: Path) -> No
         file_retention=60,
         checkpoints="/c.jsonl",
         checkpoint_seconds=5,
+        log="json",
     )
 
 

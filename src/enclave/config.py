@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self, get_args
 
 from enclave.contracts.errors import InvalidRequest
 from enclave.core import key
@@ -14,6 +14,9 @@ from enclave.core.egress import Floor, parse_rule
 
 DEFAULT_PORT: Final = 8088
 LEAST_SECRET_BYTES: Final = 32
+
+Style = Literal["text", "json"]
+"""How the log is written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +30,7 @@ class Settings:
     servers of sources may be in, `egress_deny` rules that deny whatever a session allows, `egress_ca` a PEM file of
     certificates that upstreams are trusted by beside the system's. `file_retention` is how many seconds what a session
     left in files is kept, unless it is torn down before. `checkpoints` is the file or the URL that signed checkpoints
-    of the audit trail go to, every `checkpoint_seconds` and when the server ends.
+    of the audit trail go to, every `checkpoint_seconds` and when the server ends. `log` is how the log is written.
     """
 
     home: Path
@@ -45,6 +48,7 @@ class Settings:
     file_retention: int = 86400
     checkpoints: str | None = None
     checkpoint_seconds: int = 3600
+    log: Style = "text"
 
     @property
     def egress_floor(self) -> Floor:
@@ -97,6 +101,7 @@ VARIABLES: Final[Mapping[str, str]] = {
     "egress_ca": "ENCLAVE_EGRESS_CA",
     "file_retention": "ENCLAVE_FILE_RETENTION",
     "checkpoints": "ENCLAVE_AUDIT_CHECKPOINTS",
+    "log": "ENCLAVE_LOG",
     "checkpoint_seconds": "ENCLAVE_AUDIT_CHECKPOINT_SECONDS",
 }
 """The environment variable of each setting."""
@@ -137,6 +142,12 @@ def _rules(text: str) -> tuple[str, ...]:
     return rules
 
 
+def _style(text: str) -> str:
+    if text not in get_args(Style):
+        raise InvalidRequest(f"ENCLAVE_LOG must be one of: {', '.join(get_args(Style))}")
+    return text
+
+
 def _file(text: str) -> Path:
     path = Path(text).expanduser()
     try:
@@ -160,6 +171,7 @@ _READ: Final[Mapping[str, Callable[[str], object]]] = {
     "egress_ca": _file,
     "file_retention": _whole("ENCLAVE_FILE_RETENTION"),
     "checkpoints": str,
+    "log": _style,
     "checkpoint_seconds": _whole("ENCLAVE_AUDIT_CHECKPOINT_SECONDS"),
 }
 

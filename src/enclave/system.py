@@ -3,20 +3,21 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from enclave.backends.base import Backend, Check
+from enclave.backends.base import Backend, Check, Pool, Pooling
 from enclave.backends.local import build, template
 from enclave.backends.local.template import Template
 from enclave.config import Settings
 from enclave.contracts.errors import EnclaveError, InvalidRequest
 from enclave.contracts.identity import Credential
 from enclave.contracts.sessions import Health
+from enclave.core.observer import Observer
 from enclave.core.proof import Finding
 from enclave.identity.base import Accounts
 from enclave.identity.bootstrap import bootstrap
@@ -32,6 +33,9 @@ from enclave.store.examination import export, verify
 from enclave.store.files import DirectoryFiles
 from enclave.store.signature import Signer
 from enclave.store.sqlite import SqliteStore
+from enclave.telemetry.log import open_log
+from enclave.telemetry.prometheus import Gauge, Metrics
+from enclave.telemetry.readiness import Readiness
 
 BACKENDS: Final = "enclave.backends"
 """The entry point group in which backends announce themselves."""
@@ -66,6 +70,7 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
 
     The port must be the real one: the credential left in the home names it.
     """
+    open_log(settings.log)
     async with contextlib.AsyncExitStack() as stack:
         private_home(settings.home)
         store = SqliteStore.open(settings.home / DATABASE)
@@ -78,7 +83,8 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         backend = _backend(settings)
         stack.push_async_callback(backend.close)
         await backend.start()
-        orchestrator = _orchestrator(settings, store, backend, sources)
+        metrics = Metrics(_gauges(backend, lambda: orchestrator.running()))
+        orchestrator = _orchestrator(settings, store, backend, sources, metrics)
         stack.push_async_callback(orchestrator.close)
         await orchestrator.recover()
         credential = bootstrap(settings.home, base_url(settings), identity.authority)
@@ -89,7 +95,11 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         for task in ticking:
             stack.callback(task.cancel)
         accounts = Accounts(identity.keys, identity.members, identity.sign_ins)
-        app = Application(Platform(orchestrator, identity.authority, accounts, lambda: _health(backend)))
+        readiness = Readiness(backend.healthy, store.check)
+        platform = Platform(
+            orchestrator, identity.authority, accounts, lambda: _health(backend), readiness.check, metrics.text
+        )
+        app = Application(platform, metrics)
         yield System(settings, app, orchestrator, credential)
 
 
@@ -145,10 +155,27 @@ def base_url(settings: Settings) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
+def _gauges(backend: Backend, running: Callable[[], int]) -> tuple[Gauge, ...]:
+    def pools() -> Mapping[str, Pool]:
+        return backend.pools() if isinstance(backend, Pooling) else {}
+
+    def of(count: Callable[[Pool], int]) -> Callable[[], list[tuple[str, float]]]:
+        return lambda: [(name, count(pool)) for name, pool in pools().items()]
+
+    return (
+        Gauge(
+            "sessions_running", "Sessions that are pending or running.", "backend", lambda: [(backend.name, running())]
+        ),
+        Gauge("pool_ready", "Sandboxes that waited when one was last taken.", "pool", of(lambda pool: pool.ready)),
+        Gauge("pool_warm", "Sessions so far that found a sandbox ready.", "pool", of(lambda pool: pool.warm)),
+        Gauge("pool_cold", "Sessions so far that found none ready.", "pool", of(lambda pool: pool.cold)),
+    )
+
+
 def _orchestrator(
-    settings: Settings, store: SqliteStore, backend: Backend, sources: SourceFetcher | None
+    settings: Settings, store: SqliteStore, backend: Backend, sources: SourceFetcher | None, observer: Observer
 ) -> Orchestrator:
-    ports = Ports(store, backend, _now, DirectoryFiles.open(settings.home / FILES), sources)
+    ports = Ports(store, backend, _now, DirectoryFiles.open(settings.home / FILES), sources, observer)
     bindings = ServiceBindings(store.bindings(_secret_key(settings)), _now, settings.egress_private)
     retention = timedelta(seconds=settings.file_retention)
     return Orchestrator(ports, bindings, Bounds(max_concurrency=settings.max_concurrency, file_retention=retention))

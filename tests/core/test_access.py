@@ -18,9 +18,9 @@ READS = {
 AUDITS = {"get_org_audit", "list_keys", "list_members"}
 MEMBERS = {"change_member", "remove_member", "create_invitation"}
 KEYS = {"create_key", "revoke_key"} | MEMBERS
-PUBLIC = {"health", "accept_invitation", "login", "refresh_token", "logout"}
+PUBLIC = {"health", "ready", "accept_invitation", "login", "refresh_token", "logout"}
 ANYONES = {"whoami"}
-OPERATORS: set[str] = set()
+OPERATORS = {"metrics"}
 ALL = READS | PUBLIC | ANYONES
 MAY = {
     Role.OWNER: ALL | SETS_UP | WRITES | AUDITS | KEYS,

@@ -25,6 +25,8 @@ from enclave.server.app import Application
 from enclave.server.call import Platform
 from enclave.store.files import DirectoryFiles
 from enclave.store.sqlite import SqliteStore
+from enclave.telemetry.prometheus import Metrics
+from enclave.telemetry.readiness import Readiness
 from tests.scripted import PuppetBackend
 
 
@@ -168,15 +170,18 @@ def seed(path: Path) -> None:
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     store = SqliteStore.open(tmp_path / "enclave.db")
     backend = PuppetBackend()
-    ports = Ports(store, backend, lambda: datetime.now(UTC), DirectoryFiles.open(tmp_path / "files"))
+    metrics = Metrics()
+    files = DirectoryFiles.open(tmp_path / "files")
+    ports = Ports(store, backend, lambda: datetime.now(UTC), files, observer=metrics)
     bindings = ServiceBindings(store.bindings(bytes(32)), ports.clock)
     orchestrator = Orchestrator(ports, bindings, Bounds(max_concurrency=100))
     health = Health(ok=True, backend=backend.name, backend_healthy=True)
     identity = Identity.open(tmp_path / "home", store.note, now=ports.clock)
     seed(tmp_path / "home" / DATABASE)
     accounts = Accounts(identity.keys, identity.members, identity.sign_ins)
-    platform = Platform(orchestrator, Tokens(identity.authority), accounts, lambda: health)
-    async with served(Application(platform)) as server:
+    ready = Readiness(backend.healthy, store.check)
+    platform = Platform(orchestrator, Tokens(identity.authority), accounts, lambda: health, ready.check, metrics.text)
+    async with served(Application(platform, metrics)) as server:
         port = server.servers[0].sockets[0].getsockname()[1]
         site = Site(port, backend, orchestrator, server, identity, tmp_path / "home")
         yield site

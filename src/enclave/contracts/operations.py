@@ -24,7 +24,7 @@ from enclave.contracts.members import (
     Tokens,
 )
 from enclave.contracts.orgs import AskReset, CreateOrg, FoundedOrg, FoundOrg, Org, OrgState, ResetCode
-from enclave.contracts.sessions import CreateSessionRequest, Health, Session, SessionResult
+from enclave.contracts.sessions import CreateSessionRequest, Health, Ready, Session, SessionResult
 from enclave.contracts.tenancy import OrgPolicy, OrgTerms, OrgUsage, PolicyView
 from enclave.contracts.wire import Page, Wire
 
@@ -68,6 +68,15 @@ class Operation:
 HEALTH: Final = Operation(
     name="health", method="GET", path="/healthz", scope=None, result=Health,
     summary="Liveness, and which backend is wired and reachable.",
+)  # fmt: skip
+READY: Final = Operation(
+    name="ready", method="GET", path="/readyz", scope=None, result=Ready,
+    summary="Whether sessions can be created now: the store takes writes and the backend stands; 503 if not.",
+)  # fmt: skip
+METRICS: Final = Operation(
+    name="metrics", method="GET", path="/metrics", scope=None, operator=True, result=bytes,
+    media="text/plain; version=0.0.4; charset=utf-8",
+    summary="How the platform does, for Prometheus. Nothing in it is about an org.",
 )  # fmt: skip
 CREATE_SESSION: Final = Operation(
     name="create_session", method="POST", path="/sessions", scope=Scope.SESSIONS_WRITE, status=201,
@@ -281,7 +290,7 @@ OPERATOR_GET_USAGE: Final = Operation(
 )  # fmt: skip
 
 OPERATIONS: Final = (
-    HEALTH, CREATE_SESSION, LIST_SESSIONS, GET_SESSION, GET_RESULT, GET_AUDIT, STREAM_SESSION, GET_FILE,
+    HEALTH, READY, METRICS, CREATE_SESSION, LIST_SESSIONS, GET_SESSION, GET_RESULT, GET_AUDIT, STREAM_SESSION, GET_FILE,
     TEARDOWN_SESSION, PUT_BINDING, LIST_BINDINGS, GET_BINDING, DELETE_BINDING, WHOAMI,
     CREATE_KEY, LIST_KEYS, REVOKE_KEY, GET_ORG_AUDIT, LIST_MEMBERS, CHANGE_MEMBER, REMOVE_MEMBER, CREATE_INVITATION,
     ACCEPT_INVITATION, LOGIN, REFRESH_TOKEN, LOGOUT,

@@ -179,6 +179,10 @@ class Orchestrator:
             await self._ports.files.remove(session.id)
         return session
 
+    def running(self) -> int:
+        """How many sessions are pending or running here."""
+        return self._unsettled()
+
     async def recover(self) -> None:
         """Settle what an earlier process left behind; its sandboxes died with it. Call it once, before anything."""
         for session in await self._ports.store.unsettled():

@@ -25,6 +25,7 @@ from enclave.contracts.files import Omission
 from enclave.contracts.sessions import Session
 from enclave.core.files import listed
 from enclave.core.session import Outcome, Program, Started, TornDown, created
+from enclave.core.trace import SESSION_ID
 from enclave.orchestrator.attempt import event
 from enclave.orchestrator.clone import Clone
 from enclave.orchestrator.ending import Loss, Printed, cut_short, finished, lost
@@ -72,6 +73,7 @@ class Run:
         await asyncio.wait((self.task,))
 
     async def _live(self) -> None:
+        SESSION_ID.set(self.record.session.id)
         try:
             await self._conclude(await self._outcome())
         except Exception as error:  # noqa: BLE001  whatever happened, the session must end
@@ -142,7 +144,11 @@ class Run:
         if decoder is None:
             decoder = self._decoders[channel] = codecs.getincrementaldecoder("utf-8")("replace")
         if text := decoder.decode(data, final):
-            self.record.stream.write(channel, text, self._ports.clock())
+            now = self._ports.clock()
+            if not self.record.stream.chunks:
+                session = self.record.session
+                self._ports.observer.printed(session, max(0.0, (now - session.created_at).total_seconds()))
+            self.record.stream.write(channel, text, now)
 
     def _ended(self, end: Exit, left: Collected) -> Outcome:
         if _is_its_own(end):

@@ -28,6 +28,8 @@ class Platform:
     authenticator: Authenticator
     accounts: Accounts
     health: Callable[[], Health]
+    ready: Callable[[], Awaitable[None]]
+    metrics: Callable[[], bytes]
     room: Room = field(default_factory=Room)
 
 

@@ -21,14 +21,16 @@ from enclave.contracts.operations import (
     HEALTH,
     LIST_BINDINGS,
     LIST_SESSIONS,
+    METRICS,
     OPERATIONS,
     PUT_BINDING,
+    READY,
     STREAM_SESSION,
     TEARDOWN_SESSION,
     WHOAMI,
     Operation,
 )
-from enclave.contracts.sessions import CreateSessionRequest
+from enclave.contracts.sessions import CreateSessionRequest, Ready
 from enclave.contracts.wire import Wire
 from enclave.core.access import authorize, who_is
 from enclave.server import accounts, operator
@@ -36,6 +38,9 @@ from enclave.server.call import Call, OperatorCall, Platform, Respond, RespondTo
 from enclave.server.download import Download
 from enclave.server.reading import preferred_wait, read_body, refuse_unimplemented
 from enclave.server.sse import EventStream
+
+OPERATION: Final = "enclave.operation"
+"""Where a request's scope says which operation it asks for."""
 
 
 async def create_session(call: Call) -> ASGIApp:
@@ -143,10 +148,22 @@ async def health(platform: Platform, request: Request) -> Wire:
     return platform.health()
 
 
-PUBLIC: Final[Mapping[str, RespondToAnyone]] = {HEALTH.name: health, **accounts.PUBLIC}
+async def ready(platform: Platform, request: Request) -> Wire:
+    """GET /readyz."""
+    await platform.ready()
+    return Ready()
+
+
+async def metrics(call: OperatorCall) -> ASGIApp:
+    """GET /metrics."""
+    call.query()
+    return Response(call.platform.metrics(), media_type=call.operation.media)
+
+
+PUBLIC: Final[Mapping[str, RespondToAnyone]] = {HEALTH.name: health, READY.name: ready, **accounts.PUBLIC}
 """How each operation that asks for no credential is answered."""
 
-OPERATOR: Final[Mapping[str, RespondToOperator]] = {**operator.RESPONSES}
+OPERATOR: Final[Mapping[str, RespondToOperator]] = {METRICS.name: metrics, **operator.RESPONSES}
 """How each operation of the operator's is answered."""
 
 
@@ -187,6 +204,7 @@ class Guarded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; raises Unauthenticated and Forbidden."""
+        scope[OPERATION] = self._operation.name
         principal = await self._platform.authenticator.authenticate(credential(scope["headers"]))
         authorize(principal, self._operation)
         call = Call(self._platform, self._operation, Request(scope, receive), principal)
@@ -203,6 +221,7 @@ class Public:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        scope[OPERATION] = self._operation.name
         body = (await self._respond(self._platform, Request(scope, receive))).model_dump_json()
         await Response(body, self._operation.status, media_type="application/json")(scope, receive, send)
 
@@ -217,6 +236,7 @@ class OperatorsOwn:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; raises Unauthenticated, and Forbidden to an org's."""
+        scope[OPERATION] = self._operation.name
         await self._platform.authenticator.authenticate_operator(credential(scope["headers"]))
         call = OperatorCall(self._platform, self._operation, Request(scope, receive))
         await (await self._respond(call))(scope, receive, send)

@@ -78,6 +78,10 @@ class Store(Protocol):
         """Every session, of any org, that is pending or running."""
         ...
 
+    async def check(self) -> None:
+        """Pass if the store can be read and written now. Raises Unavailable, saying what cannot be."""
+        ...
+
     async def close(self) -> None:
         """Write what is queued and release everything."""
         ...

@@ -20,7 +20,7 @@ from enclave.contracts.sessions import Session, SessionResult
 from enclave.core.session import Change
 from enclave.store.base import Filter, Head
 from enclave.store.binding import SqliteBindings
-from enclave.store.note import Note
+from enclave.store.note import Note, Probe
 from enclave.store.reader import Readers
 from enclave.store.session import SessionWrite
 from enclave.store.vault import Vault
@@ -104,6 +104,11 @@ class SqliteStore:
     async def unsettled(self) -> Sequence[Session]:
         """Every session, of any org, that is pending or running."""
         return await self._readers.run(lambda connection: _sessions(connection, _UNSETTLED, ()))
+
+    async def check(self) -> None:
+        """Read, and write so that it has to reach the disk. Raises Unavailable."""
+        await self._readers.run(lambda connection: connection.execute("SELECT 1 FROM sessions LIMIT 1").fetchone())
+        await self._writer.put(Probe())
 
     async def close(self) -> None:
         """Write what is queued and release everything. What is committed later is refused."""
