@@ -36,6 +36,7 @@ def test_the_environment_sets_everything_and_overrides_win(tmp_path: Path) -> No
         "ENCLAVE_AUDIT_CHECKPOINTS": "/c.jsonl",
         "ENCLAVE_AUDIT_CHECKPOINT_SECONDS": "5",
         "ENCLAVE_LOG": "json",
+        "ENCLAVE_ORGS_PER_USER": "3",
     }
     assert set(environ) == set(VARIABLES.values())
     assert Settings.from_env(environ, port=0, home=None) == Settings(
@@ -54,6 +55,7 @@ def test_the_environment_sets_everything_and_overrides_win(tmp_path: Path) -> No
         checkpoints="/c.jsonl",
         checkpoint_seconds=5,
         log="json",
+        orgs_per_user=3,
     )
 
 

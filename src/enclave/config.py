@@ -31,6 +31,7 @@ class Settings:
     certificates that upstreams are trusted by beside the system's. `file_retention` is how many seconds what a session
     left in files is kept, unless it is torn down before. `checkpoints` is the file or the URL that signed checkpoints
     of the audit trail go to, every `checkpoint_seconds` and when the server ends. `log` is how the log is written.
+    A user may make `orgs_per_user` orgs; 0 leaves that to the operator.
     """
 
     home: Path
@@ -49,6 +50,7 @@ class Settings:
     checkpoints: str | None = None
     checkpoint_seconds: int = 3600
     log: Style = "text"
+    orgs_per_user: int = 10
 
     @property
     def egress_floor(self) -> Floor:
@@ -103,6 +105,7 @@ VARIABLES: Final[Mapping[str, str]] = {
     "checkpoints": "ENCLAVE_AUDIT_CHECKPOINTS",
     "log": "ENCLAVE_LOG",
     "checkpoint_seconds": "ENCLAVE_AUDIT_CHECKPOINT_SECONDS",
+    "orgs_per_user": "ENCLAVE_ORGS_PER_USER",
 }
 """The environment variable of each setting."""
 
@@ -173,6 +176,7 @@ _READ: Final[Mapping[str, Callable[[str], object]]] = {
     "checkpoints": str,
     "log": _style,
     "checkpoint_seconds": _whole("ENCLAVE_AUDIT_CHECKPOINT_SECONDS"),
+    "orgs_per_user": _whole("ENCLAVE_ORGS_PER_USER"),
 }
 
 

@@ -19,7 +19,6 @@ from enclave.contracts.identity import Credential
 from enclave.contracts.sessions import Health
 from enclave.core.observer import Observer
 from enclave.core.proof import Finding
-from enclave.identity.base import Accounts
 from enclave.identity.bootstrap import bootstrap
 from enclave.identity.home import private_home, secret_key_of, signing_key_of, write_private
 from enclave.identity.service import Identity
@@ -77,8 +76,6 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         stack.push_async_callback(store.close)
         checkpoints = _checkpoints(settings, store)
         stack.push_async_callback(_attempt, checkpoints.tick)
-        identity = Identity.open(settings.home, store.note, now=_now, jwt_secret=settings.jwt_secret)
-        stack.callback(identity.close)
         sources = GitFetcher.open(settings.source_directory, settings.egress_private)
         backend = _backend(settings)
         stack.push_async_callback(backend.close)
@@ -87,20 +84,25 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         orchestrator = _orchestrator(settings, store, backend, sources, metrics)
         stack.push_async_callback(orchestrator.close)
         await orchestrator.recover()
+        identity = _identity(settings, orchestrator)
+        stack.callback(identity.close)
         credential = bootstrap(settings.home, base_url(settings), identity.authority)
+        readiness = Readiness(backend.healthy, store.check)
+        platform = Platform(
+            orchestrator,
+            identity.authority,
+            identity.accounts,
+            lambda: _health(backend),
+            readiness.check,
+            metrics.text,
+        )
         ticking = [
-            asyncio.create_task(_repeat(_TICK_SECONDS, identity.tick, orchestrator.tick)),
+            asyncio.create_task(_repeat(_TICK_SECONDS, identity.tick, _refusals(platform, store), orchestrator.tick)),
             asyncio.create_task(_repeat(settings.checkpoint_seconds, checkpoints.tick)),
         ]
         for task in ticking:
             stack.callback(task.cancel)
-        accounts = Accounts(identity.keys, identity.members, identity.sign_ins)
-        readiness = Readiness(backend.healthy, store.check)
-        platform = Platform(
-            orchestrator, identity.authority, accounts, lambda: _health(backend), readiness.check, metrics.text
-        )
-        app = Application(platform, metrics)
-        yield System(settings, app, orchestrator, credential)
+        yield System(settings, Application(platform, metrics), orchestrator, credential)
 
 
 def diagnose(settings: Settings) -> tuple[Check, ...]:
@@ -155,6 +157,12 @@ def base_url(settings: Settings) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
+def _identity(settings: Settings, orchestrator: Orchestrator) -> Identity:
+    return Identity.open(
+        settings.home, orchestrator.note, now=_now, jwt_secret=settings.jwt_secret, orgs_per_user=settings.orgs_per_user
+    )
+
+
 def _gauges(backend: Backend, running: Callable[[], int]) -> tuple[Gauge, ...]:
     def pools() -> Mapping[str, Pool]:
         return backend.pools() if isinstance(backend, Pooling) else {}
@@ -175,7 +183,8 @@ def _gauges(backend: Backend, running: Callable[[], int]) -> tuple[Gauge, ...]:
 def _orchestrator(
     settings: Settings, store: SqliteStore, backend: Backend, sources: SourceFetcher | None, observer: Observer
 ) -> Orchestrator:
-    ports = Ports(store, backend, _now, DirectoryFiles.open(settings.home / FILES), sources, observer)
+    files = DirectoryFiles.open(settings.home / FILES)
+    ports = Ports(store, backend, _now, files, store.tenancy(), sources, observer)
     bindings = ServiceBindings(store.bindings(_secret_key(settings)), _now, settings.egress_private)
     retention = timedelta(seconds=settings.file_retention)
     return Orchestrator(ports, bindings, Bounds(max_concurrency=settings.max_concurrency, file_retention=retention))
@@ -199,6 +208,10 @@ async def _attempt(work: Work) -> None:
         _log.error("files cannot be read or removed: %s", error)
     except EnclaveError as error:
         _log.error("%s", error.detail)
+
+
+def _refusals(platform: Platform, store: SqliteStore) -> Work:
+    return lambda: platform.refusals.tell(store.note, _now())
 
 
 def _checkpoints(settings: Settings, store: SqliteStore) -> Checkpoints:

@@ -18,7 +18,7 @@ from enclave.contracts.errors import Forbidden
 from enclave.contracts.identity import Principal, Role
 from enclave.contracts.sessions import Health
 from enclave.core.access import ROLES
-from enclave.identity.base import Accounts, Authenticator
+from enclave.identity.base import Authenticator
 from enclave.identity.service import DATABASE, Identity
 from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, ServiceBindings
 from enclave.server.app import Application
@@ -101,6 +101,8 @@ class Site:
     server: uvicorn.Server
     identity: Identity
     home: Path
+    platform: Platform
+    store: SqliteStore
     connections: list[Connection] = field(default_factory=list)
 
     async def open(
@@ -129,6 +131,11 @@ class Site:
         with closing(sqlite3.connect(self.home / DATABASE)) as database, database:
             database.execute("UPDATE memberships SET removed_at = NULL, role = 'viewer' WHERE user_id = ?", (user,))
 
+    async def tell(self) -> None:
+        """Tell what waits to be told."""
+        await self.identity.tick()
+        await self.platform.refusals.tell(self.store.note, datetime.now(UTC))
+
     async def run(self, code: str = "pass", **headers: str) -> Any:
         return (await self.ask("POST", "/sessions", {"code": code}, **headers)).json
 
@@ -155,12 +162,13 @@ async def served(app: Application) -> AsyncIterator[uvicorn.Server]:
 
 def seed(path: Path) -> None:
     """Two orgs with a member of each role, who calls themself as `Tokens` calls them."""
+    then = datetime.now(UTC).isoformat()
     with closing(sqlite3.connect(path)) as database, database:
         for org_id in ("org_a", "org_b"):
-            database.execute("INSERT INTO orgs (id, created_at) VALUES (?, 'then')", (org_id,))
+            database.execute("INSERT INTO orgs (id, created_at) VALUES (?, ?)", (org_id, then))
             for role in Role:
                 user = f"{role}.{org_id}"
-                database.execute("INSERT INTO users (id, email, created_at) VALUES (?, ?, 'then')", (user, user))
+                database.execute("INSERT INTO users (id, email, created_at) VALUES (?, ?, ?)", (user, user, then))
                 database.execute(
                     "INSERT INTO memberships (org_id, user_id, role) VALUES (?, ?, ?)", (org_id, user, role)
                 )
@@ -172,18 +180,19 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     backend = PuppetBackend()
     metrics = Metrics()
     files = DirectoryFiles.open(tmp_path / "files")
-    ports = Ports(store, backend, lambda: datetime.now(UTC), files, observer=metrics)
+    ports = Ports(store, backend, lambda: datetime.now(UTC), files, store.tenancy(), observer=metrics)
     bindings = ServiceBindings(store.bindings(bytes(32)), ports.clock)
     orchestrator = Orchestrator(ports, bindings, Bounds(max_concurrency=100))
     health = Health(ok=True, backend=backend.name, backend_healthy=True)
-    identity = Identity.open(tmp_path / "home", store.note, now=ports.clock)
+    identity = Identity.open(tmp_path / "home", orchestrator.note, now=ports.clock)
     seed(tmp_path / "home" / DATABASE)
-    accounts = Accounts(identity.keys, identity.members, identity.sign_ins)
     ready = Readiness(backend.healthy, store.check)
-    platform = Platform(orchestrator, Tokens(identity.authority), accounts, lambda: health, ready.check, metrics.text)
+    platform = Platform(
+        orchestrator, Tokens(identity.authority), identity.accounts, lambda: health, ready.check, metrics.text
+    )
     async with served(Application(platform, metrics)) as server:
         port = server.servers[0].sockets[0].getsockname()[1]
-        site = Site(port, backend, orchestrator, server, identity, tmp_path / "home")
+        site = Site(port, backend, orchestrator, server, identity, tmp_path / "home", platform, store)
         yield site
         for connection in site.connections:
             connection.close()

@@ -9,6 +9,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from enclave.contracts.bindings import PutBinding
+from enclave.contracts.errors import Forbidden
 from enclave.contracts.operations import (
     CREATE_SESSION,
     DELETE_BINDING,
@@ -33,7 +34,7 @@ from enclave.contracts.operations import (
 from enclave.contracts.sessions import CreateSessionRequest, Ready
 from enclave.contracts.wire import Wire
 from enclave.core.access import authorize, who_is
-from enclave.server import accounts, operator
+from enclave.server import accounts, operator, tenancy
 from enclave.server.call import Call, OperatorCall, Platform, Respond, RespondToAnyone, RespondToOperator, credential
 from enclave.server.download import Download
 from enclave.server.reading import preferred_wait, read_body, refuse_unimplemented
@@ -163,7 +164,7 @@ async def metrics(call: OperatorCall) -> ASGIApp:
 PUBLIC: Final[Mapping[str, RespondToAnyone]] = {HEALTH.name: health, READY.name: ready, **accounts.PUBLIC}
 """How each operation that asks for no credential is answered."""
 
-OPERATOR: Final[Mapping[str, RespondToOperator]] = {METRICS.name: metrics, **operator.RESPONSES}
+OPERATOR: Final[Mapping[str, RespondToOperator]] = {METRICS.name: metrics, **operator.RESPONSES, **tenancy.OPERATOR}
 """How each operation of the operator's is answered."""
 
 
@@ -190,6 +191,7 @@ RESPONSES: Final[Mapping[str, Respond]] = {
     WHOAMI.name: whoami,
     GET_ORG_AUDIT.name: get_org_audit,
     **accounts.RESPONSES,
+    **tenancy.RESPONSES,
 }
 """How each operation that asks for a credential is answered."""
 
@@ -206,9 +208,13 @@ class Guarded:
         """Answer one request; raises Unauthenticated and Forbidden."""
         scope[OPERATION] = self._operation.name
         principal = await self._platform.authenticator.authenticate(credential(scope["headers"]))
-        authorize(principal, self._operation)
-        call = Call(self._platform, self._operation, Request(scope, receive), principal)
-        await (await self._respond(call))(scope, receive, send)
+        try:
+            authorize(principal, self._operation)
+            answer = await self._respond(Call(self._platform, self._operation, Request(scope, receive), principal))
+        except Forbidden as error:
+            self._platform.refusals.note(principal, self._operation, error)
+            raise
+        await answer(scope, receive, send)
 
 
 class Public:
