@@ -6,8 +6,9 @@ Every lookup goes through the principal's org, so that another org's session and
 import asyncio
 import contextlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -40,6 +41,7 @@ from enclave.contracts.policy import Guarantee
 from enclave.contracts.sessions import CreateSessionRequest, Phase, Session, SessionResult
 from enclave.contracts.wire import Page
 from enclave.core.access import authorize
+from enclave.core.claim import Claim, claim_of
 from enclave.core.cursor import check_limit, cut, event_cursor, seq_of, session_cursor, session_of
 from enclave.core.files import check_files, contents
 from enclave.core.policy import Ceiling, check_egress, check_template, require, required, resolve
@@ -48,6 +50,7 @@ from enclave.core.session import UNSETTLED, Program, TornDown, advance
 from enclave.core.tenancy import Allowance
 from enclave.orchestrator.account import Account
 from enclave.orchestrator.bindings import ServiceBindings
+from enclave.orchestrator.claims import Claims
 from enclave.orchestrator.ending import Loss, Printed, cut_short, lost
 from enclave.orchestrator.identifier import session_ids
 from enclave.orchestrator.record import OPERATOR, PLATFORM, Ports, Record
@@ -87,6 +90,7 @@ class Orchestrator:
         self._ids = session_ids(ports.clock)
         self._runs: dict[str, Run] = {}
         self._replays: WeakValueDictionary[tuple[str, Phase], Stream] = WeakValueDictionary()
+        self._claims = Claims(ports.store, ports.clock)
         self._closed = False
         self._disabled: set[str] = set()
         self._evicting: set[asyncio.Task[None]] = set()
@@ -100,12 +104,30 @@ class Orchestrator:
         del request  # it may be large, and the wait long
         return await record.answer(wait_seconds)
 
-    async def _begin(self, principal: Principal, request: CreateSessionRequest) -> Record:
+    async def create_once(
+        self, principal: Principal, request: CreateSessionRequest, key: str, *, wait_seconds: float | None = None
+    ) -> tuple[Session, bool]:
+        """As `create`, but for the first of all requests with this key; the others get its session. And whether it was
+        this one that made it. Raises KeyReused if the first asked for something else."""
+        authorize(principal, CREATE_SESSION)
+        claim = claim_of(key, request)
+        make = partial(self._make, principal, request, claim)
+        session_id, made = await self._claims.once(principal.org_id, claim, make)
+        del request, make
+        if (run := self._runs.get(session_id)) is not None:
+            return await run.record.answer(wait_seconds), made
+        return await self._ports.store.get(principal.org_id, session_id), made
+
+    async def _make(self, principal: Principal, request: CreateSessionRequest, claim: Claim) -> str:
+        record = await self._begin(principal, request, claim)
+        return (await record.answer(None)).id
+
+    async def _begin(self, principal: Principal, request: CreateSessionRequest, claim: Claim | None = None) -> Record:
         org_id = principal.org_id
         account = await self.tenancy.account(org_id)
         # Before anything costs; and again below, because others are accepted while this one is looked at.
         self.tenancy.check(org_id, account)
-        program = await self._program(principal, request)
+        program = replace(await self._program(principal, request), claim=claim)
         session = self._accept(principal, request, program, self.tenancy.allowance(account))
         self._admit(org_id)
         self.tenancy.check(org_id, account)

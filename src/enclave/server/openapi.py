@@ -17,6 +17,7 @@ from enclave.contracts.errors import (
     Forbidden,
     InternalError,
     InvalidRequest,
+    KeyReused,
     NotFound,
     PolicyUnenforceable,
     Problem,
@@ -49,6 +50,7 @@ from enclave.contracts.operations import (
 from enclave.contracts.policy import RequestedLimits
 from enclave.contracts.sessions import Phase, Session
 from enclave.contracts.wire import wire_name
+from enclave.core.claim import HEADER
 from enclave.core.cursor import MAX_PAGE
 from enclave.core.policy import FLOOR, Ceiling
 from enclave.server.problems import MEDIA_TYPE, STATUS
@@ -61,7 +63,7 @@ _EVERYWHERE: Final = (InternalError, Unavailable)
 _GUARDED: Final = (InvalidRequest, Unauthenticated, Forbidden)
 _SIGNS_IN: Final = (InvalidRequest, Unauthenticated, QuotaExceeded)
 _OWN: Final[Mapping[str, tuple[type[EnclaveError], ...]]] = {
-    CREATE_SESSION.name: (PolicyUnenforceable, QuotaExceeded),
+    CREATE_SESSION.name: (KeyReused, PolicyUnenforceable, QuotaExceeded),
     GET_RESULT.name: (Conflict,),
     GET_FILE.name: (Conflict,),
     PUT_BINDING.name: (Conflict,),
@@ -110,6 +112,7 @@ _PATH: Final[Mapping[str, Schema]] = {
 _ANSWER_HEADERS: Final[Mapping[str, Mapping[str, str]]] = {
     CREATE_SESSION.name: {
         "Location": "The session's path.",
+        "Idempotent-Replayed": "`true`, if an earlier request with the same key made the session.",
         "Preference-Applied": "`wait=N`, if a wait was asked for: the seconds that were granted.",
     },
     GET_FILE.name: {
@@ -242,7 +245,12 @@ def _in_path(operation: Operation) -> list[str]:
 def _header_parameters(operation: Operation) -> list[Schema]:
     if operation is CREATE_SESSION:
         text = f"`wait=N` holds the answer until the session is terminal, at most N (0 to {MAX_WAIT_SECONDS}) seconds."
-        return [_parameter("Prefer", "header", {"description": text, "schema": {"type": "string"}})]
+        key = {
+            "description": "Makes the request safe to repeat: for 24 hours the same key and body get the same session.",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\x21-\\x7e]+$"},
+        }
+        prefer = _parameter("Prefer", "header", {"description": text, "schema": {"type": "string"}})
+        return [prefer, _parameter(HEADER, "header", key)]
     if operation.streams:
         text = "Resume behind the event with this id."
         return [_parameter("Last-Event-ID", "header", {"description": text, "schema": {"type": "string"}})]

@@ -37,7 +37,7 @@ from enclave.core.access import authorize, who_is
 from enclave.server import accounts, operator, tenancy
 from enclave.server.call import Call, OperatorCall, Platform, Respond, RespondToAnyone, RespondToOperator, credential
 from enclave.server.download import Download
-from enclave.server.reading import preferred_wait, read_body, refuse_unimplemented
+from enclave.server.reading import idempotency_key, preferred_wait, read_body
 from enclave.server.sse import EventStream
 
 OPERATION: Final = "enclave.operation"
@@ -47,16 +47,24 @@ OPERATION: Final = "enclave.operation"
 async def create_session(call: Call) -> ASGIApp:
     """POST /sessions."""
     call.query()
-    refuse_unimplemented(call.request)
-    wait = preferred_wait(call.request)
-    # Without a name for it: a body may be large, and is let go of as soon as its program runs.
-    session = await call.platform.orchestrator.create(
-        call.principal,
-        await read_body(call.request, CreateSessionRequest, call.platform.room),
-        wait_seconds=wait,
-    )
+    wait, key = preferred_wait(call.request), idempotency_key(call.request)
+    create = call.platform.orchestrator.create
+    made = True
+    if key is not None:
+        # Without a name for it: a body may be large, and is let go of as soon as its program runs.
+        session, made = await call.platform.orchestrator.create_once(
+            call.principal,
+            await read_body(call.request, CreateSessionRequest, call.platform.room),
+            key,
+            wait_seconds=wait,
+        )
+    else:
+        session = await create(
+            call.principal, await read_body(call.request, CreateSessionRequest, call.platform.room), wait_seconds=wait
+        )
     applied = {} if wait is None else {"preference-applied": f"wait={wait}"}
-    return call.answer(session, {"location": f"/sessions/{session.id}", **applied})
+    replayed = {} if made else {"idempotent-replayed": "true"}
+    return call.answer(session, {"location": f"/sessions/{session.id}", **applied, **replayed})
 
 
 async def list_sessions(call: Call) -> ASGIApp:

@@ -13,6 +13,7 @@ from enclave.contracts.audit import AuditEvent, BindingDeleted, BindingPut, OrgP
 from enclave.contracts.bindings import Binding
 from enclave.contracts.sessions import Phase, Session
 from enclave.contracts.tenancy import OrgPolicy, OrgTerms
+from enclave.core.claim import Claimed
 from enclave.core.grant import Grant
 from enclave.core.session import Change
 from enclave.core.usage import Used
@@ -44,7 +45,8 @@ class Store(Protocol):
         """Write a change, whole or not at all; the answer, the sealed events, comes when it is durable.
 
         The write is queued when `commit` is called, not when the answer is awaited: what is committed first is written
-        first. Raises StaleSession when the session is no longer in `change.before`.
+        first. Raises StaleSession when the session is no longer in `change.before`, and KeyReused when its claim was
+        made within the last 24 hours (by the session's `created_at`).
         """
         ...
 
@@ -64,6 +66,10 @@ class Store(Protocol):
 
     async def chain(self, org_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[AuditEvent]:
         """The org's events with `seq` above `after`, in their order, those that belong to no session among them."""
+        ...
+
+    async def claimed(self, org_id: str, key: str, since: datetime) -> Claimed | None:
+        """Whom a key of an org's requests was taken by, if that was since then."""
         ...
 
     def note(self, key: str, event: AuditEvent) -> Awaitable[AuditEvent]:

@@ -1,4 +1,4 @@
--- Version 4, which an older one becomes by being given this once more. Statements can be run again: a start that was cut
+-- Version 5, which an older one becomes by being given this once more. Statements can be run again: a start that was cut
 -- short is finished by the next one.
 
 -- `doc` is the session's JSON without its result; the columns before it are copies, for finding.
@@ -75,6 +75,18 @@ CREATE TABLE IF NOT EXISTS usage (
     egress_bytes INTEGER NOT NULL,
     PRIMARY KEY (org_id, day)
 ) WITHOUT ROWID;
+
+-- Keys that requests were made safe to repeat by: the session that each brought into being, the digest of the request,
+-- and when (POSIX seconds).
+CREATE TABLE IF NOT EXISTS claims (
+    org_id     TEXT NOT NULL,
+    key        TEXT NOT NULL,
+    session_id TEXT NOT NULL,
+    digest     TEXT NOT NULL,
+    made_at    REAL NOT NULL,
+    PRIMARY KEY (org_id, key)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS claims_by_age ON claims (made_at);
 
 CREATE TRIGGER IF NOT EXISTS audit_is_not_rewritten BEFORE UPDATE ON audit
 BEGIN

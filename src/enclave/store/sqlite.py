@@ -8,6 +8,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Awaitable, Sequence
+from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, Self
@@ -17,17 +18,18 @@ from pydantic import TypeAdapter
 from enclave.contracts.audit import AuditEvent
 from enclave.contracts.errors import NotFound, Unavailable
 from enclave.contracts.sessions import Session, SessionResult
+from enclave.core.claim import Claimed
 from enclave.core.session import Change
 from enclave.store.base import Filter, Head
 from enclave.store.binding import SqliteBindings
 from enclave.store.note import Note, Probe
 from enclave.store.reader import Readers
-from enclave.store.session import SessionWrite
+from enclave.store.session import CLAIMED, SessionWrite
 from enclave.store.tenancy import SqliteTenancy
 from enclave.store.vault import Vault
 from enclave.store.writer import Writer
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 _EVENT: Final = TypeAdapter[AuditEvent](AuditEvent)
 
 _UNSETTLED: Final = "SELECT doc FROM sessions WHERE phase IN ('pending', 'running') ORDER BY id"
@@ -69,6 +71,10 @@ class SqliteStore:
         """Write a change, whole or not at all. Raises StaleSession, and Unavailable if the disk or the queue is full;
         all of them when awaited."""
         return self._writer.put(SessionWrite(change))
+
+    async def claimed(self, org_id: str, key: str, since: datetime) -> Claimed | None:
+        """Whom a key of an org's requests was taken by, if that was since then."""
+        return await self._readers.run(lambda connection: _claimed(connection, (org_id, key, since.timestamp())))
 
     def note(self, key: str, event: AuditEvent) -> Awaitable[AuditEvent]:
         """Add an event that belongs to no session to its org's chain. Raises Conflict if it was added before."""
@@ -147,6 +153,11 @@ def _prepare(connection: sqlite3.Connection) -> None:
     if version < SCHEMA_VERSION:
         schema = files("enclave.store").joinpath("schema.sql").read_text()
         connection.executescript(f"BEGIN EXCLUSIVE; {schema} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
+
+
+def _claimed(connection: sqlite3.Connection, key: tuple[str, str, float]) -> Claimed | None:
+    row = connection.execute(CLAIMED, key).fetchone()
+    return None if row is None else Claimed(*row)
 
 
 def _get(connection: sqlite3.Connection, org_id: str, session_id: str) -> Session:
