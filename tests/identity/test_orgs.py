@@ -202,6 +202,8 @@ async def test_a_token_of_one_who_was_removed_or_lowered_is_worth_that_at_once(
     lowered = who(identity, tokens)
     await identity.members.remove(owner, user.user_id)
 
+    anothers = {"sub": user.user_id, "orgId": user.org_id, "role": "admin", "exp": 4102444800}
+    refused(identity, identity.sign_ins._tokens.sign(anothers))
     assert (user.role, lowered.role) == (Role.ADMIN, Role.AUDITOR)
     assert not lowered.scopes - user.scopes
     assert "sessions:write" not in lowered.scopes
