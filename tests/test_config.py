@@ -36,6 +36,8 @@ def test_the_environment_sets_everything_and_overrides_win(tmp_path: Path) -> No
         "ENCLAVE_AUDIT_CHECKPOINTS": "/c.jsonl",
         "ENCLAVE_AUDIT_CHECKPOINT_SECONDS": "5",
         "ENCLAVE_LOG": "json",
+        "ENCLAVE_SESSION_RETENTION": "86400",
+        "ENCLAVE_AUDIT_RETENTION": "90000",
         "ENCLAVE_ORGS_PER_USER": "3",
     }
     assert set(environ) == set(VARIABLES.values())
@@ -55,6 +57,8 @@ def test_the_environment_sets_everything_and_overrides_win(tmp_path: Path) -> No
         checkpoints="/c.jsonl",
         checkpoint_seconds=5,
         log="json",
+        session_retention=86400,
+        audit_retention=90000,
         orgs_per_user=3,
     )
 
@@ -66,6 +70,8 @@ def test_the_environment_sets_everything_and_overrides_win(tmp_path: Path) -> No
         ("ENCLAVE_PORT", "65536"),
         ("ENCLAVE_PORT", "-1"),
         ("ENCLAVE_MAX_CONCURRENCY", "0"),
+        ("ENCLAVE_SESSION_RETENTION", "86399"),
+        ("ENCLAVE_AUDIT_RETENTION", "0"),
         ("ENCLAVE_POOL", "1.5"),
         ("ENCLAVE_JWT_SECRET", "short"),
         ("ENCLAVE_SECRET_KEY", "c2hvcnQ="),

@@ -14,6 +14,7 @@ from enclave.core.egress import Floor, parse_rule
 
 DEFAULT_PORT: Final = 8088
 LEAST_SECRET_BYTES: Final = 32
+LEAST_RETENTION: Final = 86400
 
 Style = Literal["text", "json"]
 """How the log is written."""
@@ -31,6 +32,8 @@ class Settings:
     certificates that upstreams are trusted by beside the system's. `file_retention` is how many seconds what a session
     left in files is kept, unless it is torn down before. `checkpoints` is the file or the URL that signed checkpoints
     of the audit trail go to, every `checkpoint_seconds` and when the server ends. `log` is how the log is written.
+    Sessions are removed `session_retention` seconds after they were created, if they are over, and entries of the audit
+    trail `audit_retention` seconds after they were written; without, they are kept.
     A user may make `orgs_per_user` orgs; 0 leaves that to the operator.
     """
 
@@ -50,6 +53,8 @@ class Settings:
     checkpoints: str | None = None
     checkpoint_seconds: int = 3600
     log: Style = "text"
+    session_retention: int | None = None
+    audit_retention: int | None = None
     orgs_per_user: int = 10
 
     @property
@@ -104,6 +109,8 @@ VARIABLES: Final[Mapping[str, str]] = {
     "file_retention": "ENCLAVE_FILE_RETENTION",
     "checkpoints": "ENCLAVE_AUDIT_CHECKPOINTS",
     "log": "ENCLAVE_LOG",
+    "session_retention": "ENCLAVE_SESSION_RETENTION",
+    "audit_retention": "ENCLAVE_AUDIT_RETENTION",
     "checkpoint_seconds": "ENCLAVE_AUDIT_CHECKPOINT_SECONDS",
     "orgs_per_user": "ENCLAVE_ORGS_PER_USER",
 }
@@ -175,6 +182,8 @@ _READ: Final[Mapping[str, Callable[[str], object]]] = {
     "file_retention": _whole("ENCLAVE_FILE_RETENTION"),
     "checkpoints": str,
     "log": _style,
+    "session_retention": _whole("ENCLAVE_SESSION_RETENTION"),
+    "audit_retention": _whole("ENCLAVE_AUDIT_RETENTION"),
     "checkpoint_seconds": _whole("ENCLAVE_AUDIT_CHECKPOINT_SECONDS"),
     "orgs_per_user": _whole("ENCLAVE_ORGS_PER_USER"),
 }
@@ -183,6 +192,10 @@ _READ: Final[Mapping[str, Callable[[str], object]]] = {
 def _check(settings: Settings) -> None:
     _demand(0 <= settings.port <= 65535, "the port (ENCLAVE_PORT) must be between 0 and 65535")
     _demand(settings.checkpoint_seconds >= 1, "ENCLAVE_AUDIT_CHECKPOINT_SECONDS must be at least 1")
+    for name in ("session_retention", "audit_retention"):
+        # Within a day a request may be repeated with its key, and then gets its session.
+        age = getattr(settings, name)
+        _demand(age is None or age >= LEAST_RETENTION, f"{VARIABLES[name]} must be at least {LEAST_RETENTION} (a day)")
     _demand(settings.max_concurrency >= 1, "ENCLAVE_MAX_CONCURRENCY must be at least 1")
     secret = settings.jwt_secret
     _demand(

@@ -30,6 +30,7 @@ from enclave.source.git import Git, GitFetcher
 from enclave.store.checkpoint import Checkpoints
 from enclave.store.examination import export, verify
 from enclave.store.files import DirectoryFiles
+from enclave.store.retention import Retention
 from enclave.store.signature import Signer
 from enclave.store.sqlite import SqliteStore
 from enclave.telemetry.log import open_log
@@ -98,7 +99,9 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         )
         ticking = [
             asyncio.create_task(_repeat(_TICK_SECONDS, identity.tick, _refusals(platform, store), orchestrator.tick)),
-            asyncio.create_task(_repeat(settings.checkpoint_seconds, checkpoints.tick)),
+            asyncio.create_task(
+                _repeat(settings.checkpoint_seconds, checkpoints.tick, *_retention(settings, checkpoints))
+            ),
         ]
         for task in ticking:
             stack.callback(task.cancel)
@@ -186,8 +189,13 @@ def _orchestrator(
     files = DirectoryFiles.open(settings.home / FILES)
     ports = Ports(store, backend, _now, files, store.tenancy(), sources, observer)
     bindings = ServiceBindings(store.bindings(_secret_key(settings)), _now, settings.egress_private)
-    retention = timedelta(seconds=settings.file_retention)
-    return Orchestrator(ports, bindings, Bounds(max_concurrency=settings.max_concurrency, file_retention=retention))
+    kept = settings.session_retention
+    bounds = Bounds(
+        max_concurrency=settings.max_concurrency,
+        file_retention=timedelta(seconds=settings.file_retention),
+        session_retention=None if kept is None else timedelta(seconds=kept),
+    )
+    return Orchestrator(ports, bindings, bounds)
 
 
 Work = Callable[[], Awaitable[None]]
@@ -208,6 +216,11 @@ async def _attempt(work: Work) -> None:
         _log.error("files cannot be read or removed: %s", error)
     except EnclaveError as error:
         _log.error("%s", error.detail)
+
+
+def _retention(settings: Settings, checkpoints: Checkpoints) -> tuple[Work, ...]:
+    age = settings.audit_retention
+    return () if age is None else (Retention(checkpoints, timedelta(seconds=age)).tick,)
 
 
 def _refusals(platform: Platform, store: SqliteStore) -> Work:

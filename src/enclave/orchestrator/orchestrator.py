@@ -52,7 +52,7 @@ from enclave.orchestrator.account import Account
 from enclave.orchestrator.bindings import ServiceBindings
 from enclave.orchestrator.claims import Claims
 from enclave.orchestrator.ending import Loss, Printed, cut_short, lost
-from enclave.orchestrator.identifier import session_ids
+from enclave.orchestrator.identifier import first_id, session_ids
 from enclave.orchestrator.record import OPERATOR, PLATFORM, Ports, Record
 from enclave.orchestrator.run import Run, Stop
 from enclave.orchestrator.stream import Follower, Stream, parse_place, told
@@ -63,6 +63,7 @@ __all__ = ["Bounds", "Content", "Filter", "Orchestrator", "Ports", "ServiceBindi
 
 _ID: Final = re.compile(r"ses_[0-9a-z]{26}\Z")
 _RESTARTED: Final = Loss("platform_restart", "the platform was restarted while the session ran")
+_FORGOTTEN_AT_ONCE: Final = 500
 _TRAIL_PART: Final = 1000
 _EVICTION_SECONDS: Final = 10.0
 
@@ -72,11 +73,13 @@ DEFAULT_RETENTION: Final = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What the operator bounds: each session, how many run at once, and how long files are kept."""
+    """What the operator bounds: each session, how many run at once, and how long files are kept, and sessions, which
+    without a bound are kept for good."""
 
     max_concurrency: int
     ceiling: Ceiling = field(default_factory=Ceiling)
     file_retention: timedelta = DEFAULT_RETENTION
+    session_retention: timedelta | None = None
 
 
 class Orchestrator:
@@ -261,10 +264,19 @@ class Orchestrator:
             await asyncio.wait(stopping, timeout=_EVICTION_SECONDS)
 
     async def tick(self) -> None:
-        """Remove files that were kept for long enough, and tell what quotas refused. Call it now and then."""
+        """Remove what was kept for long enough, and tell what quotas refused. Call it now and then."""
         await self.tenancy.tick()
+        await self._forget()
         for kept in await self._ports.files.kept(self._ports.clock() - self._bounds.file_retention):
             await self._ports.files.remove(kept.session_id)
+
+    async def _forget(self) -> None:
+        if self._bounds.session_retention is None:
+            return
+        before = first_id(self._ports.clock() - self._bounds.session_retention)
+        while ids := await self._ports.store.forget(before, _FORGOTTEN_AT_ONCE):
+            for session_id in ids:
+                await self._ports.files.remove(session_id)
 
     async def close(self) -> None:
         """Take no more sessions, and stop those that run: they end as failed, by reason of platform_restart."""

@@ -11,8 +11,10 @@ from typing import Protocol, TypeVar
 
 from enclave.contracts.audit import AuditEvent, BindingDeleted, BindingPut, OrgPolicyChanged, OrgTermsChanged
 from enclave.contracts.bindings import Binding
+from enclave.contracts.checkpoint import Checkpoint
 from enclave.contracts.sessions import Phase, Session
 from enclave.contracts.tenancy import OrgPolicy, OrgTerms
+from enclave.core import proof
 from enclave.core.claim import Claimed
 from enclave.core.grant import Grant
 from enclave.core.session import Change
@@ -36,6 +38,14 @@ class Head:
     org_id: str
     seq: int
     digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Oldest:
+    """The oldest entries of an org's chain, as they are stored, and the tombstone that they follow."""
+
+    tombstone: Checkpoint | None
+    entries: Sequence[proof.Entry]
 
 
 class Store(Protocol):
@@ -80,6 +90,20 @@ class Store(Protocol):
     async def heads(self, after: int = 0) -> tuple[int, Sequence[Head]]:
         """Where the chains end that grew since a moment, which an earlier answer named; of all that there are with 0.
         And the moment of this answer, to ask with next."""
+        ...
+
+    async def oldest(self, org_id: str, limit: int = 1000) -> Oldest:
+        """The oldest entries of an org's chain, at most so many."""
+        ...
+
+    def bury(self, tombstone: Checkpoint) -> Awaitable[None]:
+        """Remove the entries of an org up to one that is not its last, and keep what attests them: both or neither.
+        Nothing else removes an entry. Raises Conflict if that is not so."""
+        ...
+
+    def forget(self, before: str, limit: int = 1000) -> Awaitable[Sequence[str]]:
+        """Remove sessions that are settled, the oldest first, of ids below one, at most so many; the answer is their
+        ids. Their events stay in the chain."""
         ...
 
     async def unsettled(self) -> Sequence[Session]:

@@ -16,20 +16,26 @@ from typing import Final, Self
 from pydantic import TypeAdapter
 
 from enclave.contracts.audit import AuditEvent
+from enclave.contracts.checkpoint import Checkpoint
 from enclave.contracts.errors import NotFound, Unavailable
 from enclave.contracts.sessions import Session, SessionResult
+from enclave.core import proof
 from enclave.core.claim import Claimed
 from enclave.core.session import Change
-from enclave.store.base import Filter, Head
+from enclave.store.base import Filter, Head, Oldest
 from enclave.store.binding import SqliteBindings
 from enclave.store.note import Note, Probe
 from enclave.store.reader import Readers
+from enclave.store.removal import Burial, Forgetting
 from enclave.store.session import CLAIMED, SessionWrite
 from enclave.store.tenancy import SqliteTenancy
 from enclave.store.vault import Vault
 from enclave.store.writer import Writer
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
+_FREED: Final = 5
+"""The last version in which events could not outlive their sessions."""
+
 _EVENT: Final = TypeAdapter[AuditEvent](AuditEvent)
 
 _UNSETTLED: Final = "SELECT doc FROM sessions WHERE phase IN ('pending', 'running') ORDER BY id"
@@ -45,6 +51,7 @@ _ALL_HEADS: Final = (
     " SELECT org_id, seq, digest FROM orgs JOIN audit ON org_id = orgs.id"
     " AND seq = (SELECT max(seq) FROM audit WHERE org_id = orgs.id AND rowid <= ?)"
 )
+_LAST_TOMBSTONE: Final = "SELECT doc FROM tombstones WHERE org_id = ? ORDER BY seq DESC LIMIT 1"
 _LABELLED: Final = (
     "EXISTS (SELECT 1 FROM labels WHERE org_id = ? AND name = ? AND value = ? AND session_id = first.session_id)"
 )
@@ -112,6 +119,18 @@ class SqliteStore:
         """Where the chains end that grew since a moment; all with 0. And the moment of this answer."""
         return await self._readers.run(lambda connection: _heads(connection, after))
 
+    async def oldest(self, org_id: str, limit: int = 1000) -> Oldest:
+        """The oldest entries of an org's chain, and the tombstone that they follow."""
+        return await self._readers.run(lambda connection: _oldest(connection, org_id, limit))
+
+    def bury(self, tombstone: Checkpoint) -> Awaitable[None]:
+        """Remove the entries of an org up to one, and keep what attests them. Raises Conflict."""
+        return self._writer.put(Burial(tombstone))
+
+    def forget(self, before: str, limit: int = 1000) -> Awaitable[Sequence[str]]:
+        """Remove settled sessions of ids below one, the oldest first; their events stay."""
+        return self._writer.put(Forgetting(before, limit))
+
     async def unsettled(self) -> Sequence[Session]:
         """Every session, of any org, that is pending or running."""
         return await self._readers.run(lambda connection: _sessions(connection, _UNSETTLED, ()))
@@ -151,7 +170,8 @@ def _prepare(connection: sqlite3.Connection) -> None:
             f"the database has version {version}, made by a newer Enclave; this one knows {SCHEMA_VERSION}"
         )
     if version < SCHEMA_VERSION:
-        schema = files("enclave.store").joinpath("schema.sql").read_text()
+        names = ("schema.sql",) if version == 0 or version > _FREED else ("schema-6.sql", "schema.sql")
+        schema = " ".join(files("enclave.store").joinpath(name).read_text() for name in names)
         connection.executescript(f"BEGIN EXCLUSIVE; {schema} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
 
 
@@ -191,6 +211,12 @@ def _heads(connection: sqlite3.Connection, after: int) -> tuple[int, list[Head]]
     (moment,) = connection.execute(_MOMENT).fetchone()
     rows = connection.execute(_GROWN, (after, moment)) if after else connection.execute(_ALL_HEADS, (moment,))
     return moment, [Head(*row[:3]) for row in rows]
+
+
+def _oldest(connection: sqlite3.Connection, org_id: str, limit: int) -> Oldest:
+    row = connection.execute(_LAST_TOMBSTONE, (org_id,)).fetchone()
+    entries = [proof.Entry(body.encode(), digest) for body, digest in connection.execute(_CHAIN, (org_id, 0, limit))]
+    return Oldest(None if row is None else Checkpoint.model_validate_json(row[0]), entries)
 
 
 def _search(org_id: str, wanted: Filter, before: str | None) -> tuple[str, tuple[str, ...]]:
