@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from enclave import Enclave
-from enclave.contracts.errors import PolicyForbids, QuotaExceeded
+from enclave.contracts.errors import PolicyForbids, QuotaExceeded, Unauthenticated
 from enclave.contracts.identity import Credential
+from enclave.contracts.sessions import Phase
 from tests.identity.tokens import SECRET, issue_token
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.slow]
@@ -44,12 +45,12 @@ class Installation:
     other: Enclave
 
     def grant(self, org_id: str, **terms: Any) -> None:
-        self._ask("PUT", f"{org_id}/terms", json.dumps(terms).encode())
+        self.ask("PUT", f"{org_id}/terms", json.dumps(terms).encode())
 
     def used(self, org_id: str, quota: str) -> float:
-        return float(self._ask("GET", f"{org_id}/usage")[quota]["used"])
+        return float(self.ask("GET", f"{org_id}/usage")[quota]["used"])
 
-    def _ask(self, method: str, path: str, body: bytes | None = None) -> Any:
+    def ask(self, method: str, path: str, body: bytes | None = None) -> Any:
         url = f"{self.operator.base_url}/operator/orgs/{path}"
         headers = {"Authorization": f"Bearer {self.operator.api_key}"}
         with urllib.request.urlopen(urllib.request.Request(url, body, headers, method=method), timeout=30) as answer:
@@ -142,3 +143,21 @@ def test_bytes_that_a_program_fetched_are_counted_and_a_floor_keeps_it_from_fetc
         with pytest.raises(PolicyForbids) as forbidden:
             server.one.run(FETCH, bindings=["crm"])
         assert [problem.field for problem in forbidden.value.errors] == ["serviceBindings.0"]
+
+
+def test_a_program_of_an_org_that_is_disabled_is_stopped(tmp_path: Path) -> None:
+    with installed(tmp_path) as server:
+        key = Credential.model_validate_json((tmp_path / "credentials.json").read_bytes())
+        with Enclave(key.base_url, api_key=key.api_key) as mine:
+            session = mine.run("import time; time.sleep(600)")
+            next(iter(session.stream()))
+            org_id = mine.get(session.id).org_id
+            other = server.other.run("import time; time.sleep(600)")
+            server.ask("POST", f"{org_id}/disable")
+            with pytest.raises(Unauthenticated):
+                mine.run("pass")
+            server.ask("POST", f"{org_id}/enable")
+            assert mine.get(session.id).phase is Phase.TORN_DOWN
+            assert [event.actor for event in mine.audit(session.id)][-1] == "operator"
+        assert server.other.get(other.id).phase in (Phase.PENDING, Phase.RUNNING)
+        other.teardown()

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from enclave.backends.base import Egress, Exit, Invocation
 from enclave.contracts.audit import (
@@ -20,6 +21,7 @@ from enclave.contracts.audit import (
     QuotaRefused,
     SessionTornDown,
 )
+from enclave.contracts.bindings import Injection, PutBinding
 from enclave.contracts.errors import (
     Conflict,
     Forbidden,
@@ -107,10 +109,16 @@ def figures(usage: OrgUsage) -> dict[str, tuple[float, float | None]]:
     return {name: (meter.used, meter.limit) for name, meter in usage if name != "resets_at"}
 
 
-async def test_of_many_at_once_exactly_as_many_run_as_the_quota_says(orchestrator: Orchestrator, stage: Stage) -> None:
+@pytest.mark.parametrize("bindings", [(), ("crm",)], ids=["at once", "after a read of the database"])
+async def test_of_many_at_once_exactly_as_many_run_as_the_quota_says(
+    orchestrator: Orchestrator, stage: Stage, bindings: tuple[str, ...]
+) -> None:
     await grant(orchestrator, concurrent_sessions=5)
+    crm = PutBinding(url="https://api.example.org", inject=Injection(kind="bearer"), secret=SecretStr("secret"))
+    await orchestrator.bindings.put(ME, "crm", crm)
+    asked = PROGRAM.model_copy(update={"service_bindings": bindings})
 
-    answers = await asyncio.gather(*(orchestrator.create(ME, PROGRAM) for _ in range(50)), return_exceptions=True)
+    answers = await asyncio.gather(*(orchestrator.create(ME, asked) for _ in range(50)), return_exceptions=True)
 
     assert Counter(type(answer) for answer in answers) == {Session: 5, QuotaExceeded: 45}
     assert {(one.quota, one.retry_after) for one in answers if isinstance(one, QuotaExceeded)} == {
@@ -418,6 +426,26 @@ async def test_a_store_that_cannot_be_read_lets_nobody_in(orchestrator: Orchestr
     with pytest.raises((Unavailable, RuntimeError)):
         await run(orchestrator)
     assert stage.backend.all == []
+
+
+async def test_what_was_written_is_in_force_though_who_asked_for_it_has_gone(
+    orchestrator: Orchestrator, stage: Stage
+) -> None:
+    terms, policy = OrgTerms(quotas=Quotas(stored_bytes=1)), OrgPolicy(templates=())
+    await orchestrator.tenancy.account("org_a")
+    asked = [
+        asyncio.create_task(orchestrator.tenancy.put_terms("org_a", terms)),
+        asyncio.create_task(orchestrator.tenancy.put_policy(ME, policy)),
+    ]
+    await asyncio.sleep(0)
+    for task in asked:
+        task.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
+    await stage.store.note("later", disabled())  # what was queued before it is written
+
+    assert [task.cancelled() for task in asked] == [True, True]
+    assert await orchestrator.tenancy.terms_of("org_a") == terms
+    assert (await orchestrator.tenancy.policy(ME)).own == policy
 
 
 def disabled(org_id: str = "org_a") -> OrgDisabled:

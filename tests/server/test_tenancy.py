@@ -10,8 +10,10 @@ from pydantic import TypeAdapter
 
 from enclave.backends.base import Exit
 from enclave.contracts.audit import AuditEvent
+from enclave.contracts.errors import QuotaExceeded
 from enclave.contracts.policy import Language
 from enclave.core.audit import verify
+from enclave.server.problems import answer
 from tests.server.conftest import Answer, Site
 
 pytestmark = pytest.mark.anyio
@@ -45,6 +47,12 @@ async def test_a_refusal_says_which_quota_how_much_and_until_when(site: Site) ->
     assert answer.json["detail"] == "2 of 2 sessions of this minute are created; wait and retry"
     assert 0 < answer.json["retryAfter"] <= int(answer.headers["retry-after"]) <= 60
     assert (await site.ask("POST", "/sessions", RUN, token="owner.org_b")).status == 201
+
+
+def test_nobody_is_told_to_come_back_before_it_is_time() -> None:
+    """The header has whole seconds (RFC 9110, section 10.2.3)."""
+    for seconds, told in ((0.2, "1"), (10.2, "11"), (11.0, "11"), (0.0, "1")):
+        assert answer(QuotaExceeded(retry_after=seconds)).headers["retry-after"] == told
 
 
 async def test_fifty_at_once_and_five_run(site: Site) -> None:
@@ -202,3 +210,17 @@ async def test_changes_are_in_the_chain_and_refusals_too(site: Site) -> None:
     chain = TypeAdapter(list[AuditEvent]).validate_python(raw, strict=False)
     assert [event.type for event in chain] == ["org_terms_changed", "org_policy_changed", "quota_refused"]
     assert (raw[2]["quota"], raw[2]["count"], verify(chain)) == ("createsPerMinute", 3, None)
+
+
+async def test_an_org_that_is_disabled_runs_nothing_when_the_answer_comes(site: Site) -> None:
+    mine = [(await site.ask("POST", "/sessions", RUN)).json["id"] for _ in range(3)]
+    theirs = (await site.ask("POST", "/sessions", RUN, token="owner.org_b")).json["id"]
+
+    assert (await operate(site, "POST", "org_a/disable")).status == 200
+    assert list(site.backend.puppets) == [theirs]
+    # These credentials the test's own authenticator knows, as one does that was asked a moment before.
+    assert (await site.ask("POST", "/sessions", RUN)).status == 401
+    assert (await operate(site, "POST", "org_a/enable")).status == 200
+    assert (await site.ask("POST", "/sessions", RUN)).status == 201
+    for session_id in mine:
+        assert (await site.ask("GET", f"/sessions/{session_id}")).json["phase"] == "torn_down"
