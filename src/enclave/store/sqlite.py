@@ -35,6 +35,11 @@ _CHAIN: Final = "SELECT body, digest FROM audit WHERE org_id = ? AND seq > ? ORD
 _LABELLED: Final = (
     "EXISTS (SELECT 1 FROM labels WHERE org_id = ? AND name = ? AND value = ? AND session_id = first.session_id)"
 )
+# By the index in which an org's sessions lie side by side: in that of all ids each would be on another page.
+_JOINED: Final = (
+    "labels AS first CROSS JOIN sessions INDEXED BY sessions_of_org"
+    " ON sessions.org_id = first.org_id AND sessions.id = first.session_id"
+)
 
 _Term = tuple[str, tuple[str, ...]]
 
@@ -168,4 +173,4 @@ def _source(org_id: str, labels: tuple[tuple[str, str], ...]) -> tuple[str, str,
         return "sessions", "sessions.id", [("sessions.org_id = ?", (org_id,))]
     first = ("first.org_id = ? AND first.name = ? AND first.value = ?", (org_id, *labels[0]))
     rest = [(_LABELLED, (org_id, *label)) for label in labels[1:]]
-    return "labels AS first CROSS JOIN sessions ON sessions.id = first.session_id", "first.session_id", [first, *rest]
+    return _JOINED, "first.session_id", [first, *rest]
