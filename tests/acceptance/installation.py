@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.client import HTTPConnection
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -38,30 +39,28 @@ class Reply:
         return json.loads(self.body)
 
 
+@dataclass(frozen=True)
 class Client:
-    """One kept-alive connection."""
+    """Asks, on a connection for each request; may be shared by threads."""
 
-    def __init__(self, netloc: str) -> None:
-        self._connection = HTTPConnection(netloc, timeout=30)
+    netloc: str
 
     def ask(
         self, method: str, path: str, body: object = None, credential: str | None = None, **headers: str
     ) -> Reply:
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         given = {"authorization": f"Bearer {credential}"} if credential is not None else {}
-        self._connection.request(method, path, data, {**given, **headers})
-        answer = self._connection.getresponse()
-        kept = tuple(pair for pair in answer.getheaders() if pair[0].lower() != "date")
-        return Reply(answer.status, answer.reason, kept, answer.read())
+        with closing(HTTPConnection(self.netloc, timeout=30)) as connection:
+            connection.request(method, path, data, {**given, **headers})
+            answer = connection.getresponse()
+            kept = tuple(pair for pair in answer.getheaders() if pair[0].lower() != "date")
+            return Reply(answer.status, answer.reason, kept, answer.read())
 
     def get(self, method: str, path: str, body: object = None, credential: str | None = None, **headers: str) -> Any:
         """What is answered, which must be no refusal."""
         reply = self.ask(method, path, body, credential, **headers)
         assert reply.status < 300, (method, path, reply)
         return reply.json
-
-    def close(self) -> None:
-        self._connection.close()
 
 
 @dataclass
@@ -87,7 +86,6 @@ class Installation:
 
     home: Path
     client: Client
-    netloc: str
     a: Org
     b: Org
 
@@ -107,10 +105,6 @@ class Installation:
         code = self.client.get("POST", "/invitations", {"email": email, "role": role}, org.owner)["code"]
         return self.client.get("POST", "/invitations/accept", {"code": code, "password": PASSWORD})
 
-    def another(self) -> Client:
-        """A further connection."""
-        return Client(self.netloc)
-
     def made(self, operation: Operation, org: Org) -> dict[str, str]:
         """What is in the operation's path, of something that was just made in the org."""
         kind = operation.path.removeprefix("/operator").split("/")[1]
@@ -129,8 +123,8 @@ def _key(at: Installation, org: Org) -> dict[str, str]:
 
 
 def _member(at: Installation, org: Org) -> dict[str, str]:
-    members = at.client.get("GET", "/members?limit=200", credential=org.owner)["items"]
-    return {"id": next(one["id"] for one in members if one["email"] == org.emails[Role.VIEWER])}
+    joined = at.join(org, Role.VIEWER, f"{token_hex(8)}@example.org")
+    return {"id": at.client.get("GET", "/whoami", credential=joined["token"])["userId"]}
 
 
 def _binding(at: Installation, org: Org) -> dict[str, str]:
@@ -177,14 +171,13 @@ def installation(home: Path) -> Iterator[Installation]:
         owner = authority.owner("boss@example.org")
         key = str(authority.issue_key(owner))
     with embedded(home) as credential:
-        netloc = urlsplit(credential.base_url).netloc
-        with closing(Client(netloc)) as client:
-            first = client.get("GET", "/whoami", credential=credential.api_key)["orgId"]
-            orgs = (Org(first, credential.api_key), Org(owner.org_id, key))
-            made = Installation(home, client, netloc, *orgs)
-            for name, org in zip("ab", orgs, strict=True):
-                _people(made, org, name)
-            yield made
+        client = Client(urlsplit(credential.base_url).netloc)
+        first = client.get("GET", "/whoami", credential=credential.api_key)["orgId"]
+        orgs = (Org(first, credential.api_key), Org(owner.org_id, key))
+        made = Installation(home, client, *orgs)
+        for name, org in zip("ab", orgs, strict=True):
+            _people(made, org, name)
+        yield made
 
 
 def _people(made: Installation, org: Org, name: str) -> None:
