@@ -30,7 +30,7 @@ from tests.acceptance.installation import Installation, installation
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.slow, pytest.mark.timeout(3600)]
 
-EXAMPLES: Final = int(os.environ.get("ENCLAVE_FUZZ_EXAMPLES", "20"))
+EXAMPLES: Final = int(os.environ.get("ENCLAVE_FUZZ_EXAMPLES", "12"))
 SCHEMA: Final = schemathesis.openapi.from_dict(document())
 FRAMES: Final = schema_documents()["frames.schema.json"]
 CHECKS: Final = [
@@ -74,11 +74,14 @@ def test_whatever_is_sent_gets_an_answer_that_is_described(
     described = SCHEMA[operation.path][operation.method]
     named = site.made(operation, site.a) if "{" in operation.path and not operation.replaced else {}
     callers = credentials(site)
+    # Half of them by one who may.
+    may = "operator" if operation.operator else "owner with a token"
+    by = st.just(may) | st.sampled_from(sorted(callers))
 
     @settings(
         max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
     )
-    @given(described.as_strategy(generation_mode=mode), st.sampled_from(sorted(callers)), st.booleans())
+    @given(described.as_strategy(generation_mode=mode), by, st.booleans())
     def examine(case: Case, caller: str, there: bool) -> None:
         # With a name put in of something that there is, it may be sound after all.
         but = [negative_data_rejection] if there and named else []
@@ -96,6 +99,15 @@ def test_whatever_is_sent_gets_an_answer_that_is_described(
         case.validate_response(response, checks=CHECKS, excluded_checks=but)
 
     examine()
+
+
+@SCHEMA.parametrize()
+@settings(max_examples=1, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+def test_what_is_at_a_bound_gets_an_answer_that_is_described(case: Case, site: Installation) -> None:
+    """The least and the most of everything, and just beyond, and each thing left out."""
+    case.headers["Authorization"] = f"Bearer {site.a.tokens[Role.OWNER]}"
+    response = case.call(base_url=f"http://{site.client.netloc}", timeout=20)
+    case.validate_response(response, checks=CHECKS)
 
 
 def test_the_whole_of_the_document_is_tried() -> None:
