@@ -1,4 +1,4 @@
-"""An installation with two orgs, driven from outside: a server in a process of its own, and a client that is not ours."""
+"""Two orgs on one server, driven from outside: it in a process of its own, and by a client that is not ours."""
 
 import json
 import re
@@ -41,16 +41,15 @@ class Reply:
 
 @dataclass(frozen=True)
 class Client:
-    """Asks, on a connection for each request; may be shared by threads."""
+    """Asks, on a connection for each request, from an address of this machine; may be shared by threads."""
 
     netloc: str
+    source: str = ""
 
-    def ask(
-        self, method: str, path: str, body: object = None, credential: str | None = None, **headers: str
-    ) -> Reply:
+    def ask(self, method: str, path: str, body: object = None, credential: str | None = None, **headers: str) -> Reply:
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         given = {"authorization": f"Bearer {credential}"} if credential is not None else {}
-        with closing(HTTPConnection(self.netloc, timeout=30)) as connection:
+        with closing(HTTPConnection(self.netloc, timeout=30, source_address=(self.source, 0))) as connection:
             connection.request(method, path, data, {**given, **headers})
             answer = connection.getresponse()
             kept = tuple(pair for pair in answer.getheaders() if pair[0].lower() != "date")

@@ -38,7 +38,9 @@ TRICKS = {
     "kid of SQL": signed(HEADER | {"kid": "' UNION SELECT 'x' --"}, CLAIMS, secret="x"),
     "kid is a number": signed(HEADER | {"kid": 1}, CLAIMS),
     "a key of its own": signed(HEADER | {"jwk": {"kty": "oct", "k": raw("x")}}, CLAIMS, secret="x"),
-    "a key from elsewhere": signed(HEADER | {"jku": "http://127.0.0.1:1/", "x5u": "http://127.0.0.1:1/"}, CLAIMS, secret="x"),
+    "a key from elsewhere": signed(
+        HEADER | {"jku": "http://127.0.0.1:1/", "x5u": "http://127.0.0.1:1/"}, CLAIMS, secret="x"
+    ),
     "an unencoded payload": signed(HEADER | {"b64": False, "crit": ["b64"]}, CLAIMS),
     "alg in small letters": signed({"alg": "hs256"}, CLAIMS),
     "exp beyond every float": by_hand('{"alg":"HS256"}', TEXT.replace("4102444800", "1" + "0" * 400)),

@@ -8,12 +8,12 @@ import os
 from collections.abc import Iterator
 from typing import Any, Final
 
-import jsonschema
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from schemathesis import Case, GenerationMode
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from schemathesis import Case, CheckFunction, GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -32,8 +32,8 @@ pytestmark = [pytest.mark.sandbox, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 EXAMPLES: Final = int(os.environ.get("ENCLAVE_FUZZ_EXAMPLES", "12"))
 SCHEMA: Final = schemathesis.openapi.from_dict(document())
-FRAMES: Final = schema_documents()["frames.schema.json"]
-CHECKS: Final = [
+FRAMES: Final = Draft202012Validator(schema_documents()["frames.schema.json"])
+CHECKS: Final[list[CheckFunction]] = [
     not_a_server_error,
     status_code_conformance,
     content_type_conformance,
@@ -64,7 +64,7 @@ def check_frames(stream: str) -> None:
     frames = [json.loads(line.removeprefix("data:")) for line in stream.splitlines() if line.startswith("data:")]
     assert frames[-1]["kind"] == "end"
     for frame in frames:
-        jsonschema.validate(frame, FRAMES)
+        FRAMES.validate(frame)
 
 
 @pytest.mark.parametrize(("operation", "mode"), TRIED, ids=[f"{one.name}-{mode.value}" for one, mode in TRIED])
@@ -82,9 +82,9 @@ def test_whatever_is_sent_gets_an_answer_that_is_described(
         max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
     )
     @given(described.as_strategy(generation_mode=mode), by, st.booleans())
-    def examine(case: Case, caller: str, there: bool) -> None:
+    def examine(case: Case[Any], caller: str, there: bool) -> None:
         # With a name put in of something that there is, it may be sound after all.
-        but = [negative_data_rejection] if there and named else []
+        but: list[CheckFunction] = [negative_data_rejection] if there and named else []
         if there and named:
             case.path_parameters = dict(named)
         credential = callers[caller]
@@ -103,7 +103,7 @@ def test_whatever_is_sent_gets_an_answer_that_is_described(
 
 @SCHEMA.parametrize()
 @settings(max_examples=1, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
-def test_what_is_at_a_bound_gets_an_answer_that_is_described(case: Case, site: Installation) -> None:
+def test_what_is_at_a_bound_gets_an_answer_that_is_described(case: Case[Any], site: Installation) -> None:
     """The least and the most of everything, and just beyond, and each thing left out."""
     case.headers["Authorization"] = f"Bearer {site.a.tokens[Role.OWNER]}"
     response = case.call(base_url=f"http://{site.client.netloc}", timeout=20)

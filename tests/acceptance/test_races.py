@@ -184,8 +184,8 @@ def test_a_change_of_role_and_a_key_of_the_old_one_do_not_pass_each_other(site: 
     for _ in ROUNDS:
         user_id, token = member(site, Role.ADMIN)
         made, changed = at_once(
-            lambda token=token: client.ask("POST", "/keys", {"name": "k"}, token),
-            lambda one=user_id: client.ask("PUT", f"/members/{one}", {"role": "viewer"}, site.a.owner),
+            partial(client.ask, "POST", "/keys", {"name": "k"}, token),
+            partial(client.ask, "PUT", f"/members/{user_id}", {"role": "viewer"}, site.a.owner),
         )
         assert changed.status == 200
         if made.status == 201:
