@@ -174,10 +174,10 @@ def test_one_who_is_removed_as_they_make_keys_keeps_none(site: Installation, cli
     )
 
     assert removed.status == 200
-    assert set(statuses(made)) <= {201, 403}
+    assert set(statuses(made)) <= {201, 401, 403}
     for key in [reply.json["apiKey"] for reply in made if reply.status == 201]:
         assert client.ask("GET", "/whoami", credential=key).status == 401
-    assert make().status == 403
+    assert make().status in (401, 403)
 
 
 def test_a_change_of_role_and_a_key_of_the_old_one_do_not_pass_each_other(site: Installation, client: Client) -> None:
