@@ -61,12 +61,14 @@ class Guard:
         self._users = Attempts(MAX_OF_USER, WINDOW_SECONDS, now)
         self._known: dict[tuple[str, str], None] = {}
 
-    def take(self, address: str, email: str) -> None:
-        """Count an attempt, before it is made. Raises QuotaExceeded."""
+    def take(self, address: str, email: str) -> bool:
+        """Count an attempt, before it is made; whether the user signed in from there before. Raises QuotaExceeded."""
         self._addresses.take(address)
         self._pairs.take((address, email))
-        if (address, email) not in self._known:
+        known = (address, email) in self._known
+        if not known:
             self._users.take(email)
+        return known
 
     def passed(self, address: str, email: str) -> None:
         """The attempt that was counted last succeeded."""
@@ -108,11 +110,11 @@ class SignIns:
         row = self._database.one("SELECT id, email, password FROM users WHERE email = ?", (email,))
         account = Account(*row) if row else Account("", email, None)
         try:
-            self._guard.take(address, email)
+            known = self._guard.take(address, email)
         except QuotaExceeded:
             self._refused[account.user_id] += 1
             raise
-        if not await self.passwords.fits(password, account.password):
+        if not await self.passwords.fits(password, account.password, known=known):
             self._refused[account.user_id] += 1
             return None
         self._guard.passed(address, email)
