@@ -83,11 +83,11 @@ class SignIns:
         row = self._books.database.one("SELECT id, email, password FROM users WHERE email = ?", (email,))
         account = Account(*row) if row else Account("", email, None)
         try:
-            self.guard.take(address, email)
+            known = self.guard.take(address, email)
         except QuotaExceeded:
             self._refusals.sign_in(account.user_id)
             raise
-        if not await self.passwords.fits(password, account.password):
+        if not await self.passwords.fits(password, account.password, known=known):
             self._refusals.sign_in(account.user_id)
             return None
         self.guard.passed(address, email)
