@@ -55,6 +55,11 @@ def named_base_url() -> str | None:
     return os.environ.get("ENCLAVE_BASE_URL") or None
 
 
+def is_chosen() -> bool:
+    """Whether whoever calls chose a server, by naming it or by signing in to it, and would be surprised by another."""
+    return named_base_url() is not None or (not os.environ.get("ENCLAVE_API_KEY") and SignInFile().path.exists())
+
+
 def resolve(base_url: str | None = None, *, api_key: str | None = None, token: str | None = None) -> Target:
     """The server and the credential to use: what is given, else the environment's, else the sign-in, else the one that
     a server on this machine left. A sign-in and what was left are shown to no server but their own.
