@@ -25,7 +25,7 @@ def login(
     """Sign in with a password, which is asked for on a terminal, and is else a line of standard input.
 
     From then on commands and the SDK act as you, for 30 days or until `enclave logout`; ENCLAVE_API_KEY still comes
-    first. Exit codes: 0 if you are signed in, 2 for a request that is wrong, 70 if the server refused or did not answer,
+    first. Exit codes: 0 if you are signed in, 2 for a request that is wrong, 70 if the server refused or is not there,
     130 after Ctrl-C.
     """
     from enclave.sdk.account import Account

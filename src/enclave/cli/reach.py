@@ -26,7 +26,7 @@ def server_parts() -> Iterator[None]:
 
 @contextmanager
 def anywhere() -> Iterator[Enclave]:
-    """A client of the server there is; if there is none, and none was chosen, of one that lives as long as the command."""
+    """A client of the server there is; if there is none, and none was chosen, of one that ends with the command."""
     client = Enclave() if is_chosen() else _running()
     if client is not None:
         with client:

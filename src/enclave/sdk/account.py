@@ -7,7 +7,6 @@ from typing import Self, TypeVar
 from pydantic import SecretStr, ValidationError
 
 from enclave.contracts.members import AcceptInvitation, ChangePassword, Done, Login, ResetPassword
-from enclave.contracts.operations import RESET_PASSWORD
 from enclave.sdk.credential import Target, resolve_site
 from enclave.sdk.flow import Api
 from enclave.sdk.request import invalid
@@ -130,7 +129,6 @@ class AccountApi:
     """What both say, as conversations. Raises InvalidRequest, which repeats no password."""
 
     def __init__(self, api: Api) -> None:
-        self._api = api
         self._signing = Signing(api)
         self.site = api.site
 
@@ -153,7 +151,7 @@ class AccountApi:
     def reset_password(self, code: str, password: str) -> Flow[Done]:
         """Said when it is done."""
         asked = _checked(lambda: ResetPassword(code=SecretStr(code), password=SecretStr(password)))
-        return self._api.ask(RESET_PASSWORD, body=asked)
+        return self._signing.reset_password(asked)
 
     def logout(self) -> Flow[bool]:
         """Whether there was a sign-in."""

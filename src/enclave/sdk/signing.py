@@ -14,13 +14,23 @@ from uuid import uuid4
 from pydantic import SecretStr, ValidationError
 
 from enclave.contracts.errors import Unauthenticated, Unavailable
-from enclave.contracts.members import AcceptInvitation, ChangePassword, Login, Refresh, Switch, Tokens
+from enclave.contracts.members import (
+    AcceptInvitation,
+    ChangePassword,
+    Done,
+    Login,
+    Refresh,
+    ResetPassword,
+    Switch,
+    Tokens,
+)
 from enclave.contracts.operations import (
     ACCEPT_INVITATION,
     CHANGE_PASSWORD,
     LOGIN,
     LOGOUT,
     REFRESH_TOKEN,
+    RESET_PASSWORD,
     SWITCH_ORG,
     Operation,
 )
@@ -37,7 +47,11 @@ CLAIM_SECONDS: Final = 60
 
 _OVER: Final = "the sign-in at {site} is over: run `enclave login`; `enclave logout` forgets it"
 _REPLACED: Final = "this client's sign-in at {site} was replaced or signed out meanwhile; a new client takes up the new"
-_WRONG: Final = "the email or the password is wrong, or the org is closed"
+_BAD_CODE: Final = "the code passes no more, or never did"
+_REFUSED: Final = {
+    LOGIN.name: "the email or the password is wrong",
+    ACCEPT_INVITATION.name: f"{_BAD_CODE}, or the password is not the account's",
+}
 _NOBODY: Final = "nobody is signed in at {site}: run `enclave login`"
 
 Talk: TypeAlias = Generator[Any, Reply, SignIn]
@@ -62,6 +76,13 @@ class Signing:
         """The sign-in that is left, after all of the user's were ended by another password."""
         yield Deliver((yield from _alone(partial(self._change, asked))))
 
+    def reset_password(self, asked: ResetPassword) -> Flow[Done]:
+        """Said when the password is set; what is kept here is not touched."""
+        try:
+            yield Deliver((yield from self.api.fetch(calling(RESET_PASSWORD, body=asked))))
+        except Unauthenticated:
+            raise Unauthenticated(_BAD_CODE) from None
+
     def logout(self) -> Flow[bool]:
         """Forget the sign-in, then end it; answers whether there was one."""
         settled = yield from _settled(self._end)
@@ -79,7 +100,7 @@ class Signing:
         try:
             tokens = yield from self.api.fetch(calling(operation, body=asked))
         except Unauthenticated:
-            raise Unauthenticated(_WRONG) from None
+            raise Unauthenticated(_REFUSED[operation.name]) from None
         begun = self._signed(tokens, uuid4().hex, email)
         yield Keep(begun)
         if (before := held.sign_in) is not None and before.base_url == self.api.site:
@@ -93,22 +114,18 @@ class Signing:
             raise Unauthenticated(_REPLACED.format(site=self.api.site))
         if kept.token != spent.token and not kept.ends:
             return kept
-        return (yield from self._rotated(REFRESH_TOKEN, _refresh(kept), kept))
+        return (yield from self._exchanged(calling(REFRESH_TOKEN, body=_refresh(kept)), kept))
 
     def _switch(self, org_id: str, held: Held) -> Talk:
         kept = self._kept(held)
         asked = Switch(refresh_token=SecretStr(kept.refresh_token), org_id=org_id)
-        return (yield from self._rotated(SWITCH_ORG, asked, kept.model_copy(update={"id": uuid4().hex})))
+        return (yield from self._exchanged(calling(SWITCH_ORG, body=asked), kept, uuid4().hex))
 
     def _change(self, asked: ChangePassword, held: Held) -> Talk:
         kept = self._kept(held)
         if kept.ends:
-            kept = yield from self._rotated(REFRESH_TOKEN, _refresh(kept), kept)
-        yield Keep(kept)
-        tokens = yield from self.api.fetch(calling(CHANGE_PASSWORD, body=asked, bearer=kept.token))
-        changed = self._signed(tokens, kept.id, kept.email)
-        yield Keep(changed)
-        return changed
+            kept = yield from self._exchanged(calling(REFRESH_TOKEN, body=_refresh(kept)), kept)
+        return (yield from self._exchanged(calling(CHANGE_PASSWORD, body=asked, bearer=kept.token), kept))
 
     def _end(self, held: Held) -> Generator[Any, Reply, SignIn | None]:
         kept = held.sign_in
@@ -119,14 +136,14 @@ class Signing:
             yield from self.api.fetch(calling(LOGOUT, body=_refresh(kept)))
         return kept
 
-    def _rotated(self, operation: Operation, asked: Wire, kept: SignIn) -> Talk:
+    def _exchanged(self, call: Call, kept: SignIn, sign_in: str | None = None) -> Talk:
         # Where nothing can be written, that is known before the old refresh token is spent.
         yield Keep(kept)
         try:
-            tokens = yield from self.api.fetch(calling(operation, body=asked))
+            tokens = yield from self.api.fetch(call)
         except Unauthenticated:
             raise Unauthenticated(_OVER.format(site=self.api.site)) from None
-        fresh = self._signed(tokens, kept.id, kept.email)
+        fresh = self._signed(tokens, sign_in or kept.id, kept.email)
         yield Keep(fresh)
         return fresh
 
