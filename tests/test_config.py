@@ -33,6 +33,7 @@ def test_the_environment_sets_everything_and_overrides_win(tmp_path: Path) -> No
         "ENCLAVE_EGRESS_DENY": "*.example.org, 10.1.0.0/16:22",
         "ENCLAVE_EGRESS_CA": str(authority),
         "ENCLAVE_FILE_RETENTION": "60",
+        "ENCLAVE_ORGS_PER_USER": "3",
     }
     assert set(environ) == set(VARIABLES.values())
     assert Settings.from_env(environ, port=0, home=None) == Settings(
@@ -48,6 +49,7 @@ def test_the_environment_sets_everything_and_overrides_win(tmp_path: Path) -> No
         egress_deny=("*.example.org", "10.1.0.0/16:22"),
         egress_ca=authority,
         file_retention=60,
+        orgs_per_user=3,
     )
 
 

@@ -26,7 +26,8 @@ class Settings:
     `egress_private` are the private and loopback networks that allowed names, the upstreams of service bindings and the
     servers of sources may be in, `egress_deny` rules that deny whatever a session allows, `egress_ca` a PEM file of
     certificates that upstreams are trusted by beside the system's. `file_retention` is how many seconds what a session
-    left in files is kept, unless it is torn down before.
+    left in files is kept, unless it is torn down before. A user may make `orgs_per_user` orgs; 0 leaves that to the
+    operator.
     """
 
     home: Path
@@ -42,6 +43,7 @@ class Settings:
     egress_deny: tuple[str, ...] = ()
     egress_ca: Path | None = None
     file_retention: int = 86400
+    orgs_per_user: int = 10
 
     @property
     def egress_floor(self) -> Floor:
@@ -86,6 +88,7 @@ VARIABLES: Final[Mapping[str, str]] = {
     "egress_deny": "ENCLAVE_EGRESS_DENY",
     "egress_ca": "ENCLAVE_EGRESS_CA",
     "file_retention": "ENCLAVE_FILE_RETENTION",
+    "orgs_per_user": "ENCLAVE_ORGS_PER_USER",
 }
 """The environment variable of each setting."""
 
@@ -147,6 +150,7 @@ _READ: Final[Mapping[str, Callable[[str], object]]] = {
     "egress_deny": _rules,
     "egress_ca": _file,
     "file_retention": _whole("ENCLAVE_FILE_RETENTION"),
+    "orgs_per_user": _whole("ENCLAVE_ORGS_PER_USER"),
 }
 
 

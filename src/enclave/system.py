@@ -16,7 +16,6 @@ from enclave.config import Settings
 from enclave.contracts.errors import InvalidRequest, Unavailable
 from enclave.contracts.identity import Credential
 from enclave.contracts.sessions import Health
-from enclave.identity.base import Accounts
 from enclave.identity.bootstrap import bootstrap
 from enclave.identity.home import private_home, secret_key_of
 from enclave.identity.service import Identity
@@ -68,14 +67,13 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         orchestrator = _orchestrator(settings, store, backend, sources)
         stack.push_async_callback(orchestrator.close)
         await orchestrator.recover()
-        identity = Identity.open(settings.home, orchestrator.note, now=_now, jwt_secret=settings.jwt_secret)
+        identity = _identity(settings, orchestrator)
         stack.callback(identity.close)
         credential = bootstrap(settings.home, base_url(settings), identity.authority)
-        ticking = asyncio.create_task(_tick(orchestrator, identity))
+        platform = Platform(orchestrator, identity.authority, identity.accounts, lambda: _health(backend))
+        ticking = asyncio.create_task(_tick(platform, identity, store))
         stack.callback(ticking.cancel)
-        accounts = Accounts(identity.keys, identity.members, identity.sign_ins)
-        app = Application(Platform(orchestrator, identity.authority, accounts, lambda: _health(backend)))
-        yield System(settings, app, orchestrator, credential)
+        yield System(settings, Application(platform), orchestrator, credential)
 
 
 def diagnose(settings: Settings) -> tuple[Check, ...]:
@@ -115,6 +113,12 @@ def base_url(settings: Settings) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
+def _identity(settings: Settings, orchestrator: Orchestrator) -> Identity:
+    return Identity.open(
+        settings.home, orchestrator.note, now=_now, jwt_secret=settings.jwt_secret, orgs_per_user=settings.orgs_per_user
+    )
+
+
 def _orchestrator(
     settings: Settings, store: SqliteStore, backend: Backend, sources: SourceFetcher | None
 ) -> Orchestrator:
@@ -124,11 +128,12 @@ def _orchestrator(
     return Orchestrator(ports, bindings, Bounds(max_concurrency=settings.max_concurrency, file_retention=retention))
 
 
-async def _tick(orchestrator: Orchestrator, identity: Identity) -> None:
+async def _tick(platform: Platform, identity: Identity, store: SqliteStore) -> None:
     while True:
         try:
             await identity.tick()
-            await orchestrator.tick()
+            await platform.refusals.tell(store.note, _now())
+            await platform.orchestrator.tick()
         except OSError as error:
             _log.error("files cannot be removed: %s", error)
         except Unavailable as error:

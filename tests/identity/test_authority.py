@@ -21,7 +21,7 @@ from enclave.contracts.identity import Principal, Role
 from enclave.core.access import ROLES
 from enclave.identity.apikey import ApiKey, new_api_key
 from enclave.identity.authority import MAX_CREDENTIAL_CHARS, MAX_REMEMBERED, REMEMBER_SECONDS, EmbeddedIdentity
-from enclave.identity.directory import KeyRecord, Member
+from enclave.identity.directory import Claim, KeyRecord, Member
 from enclave.identity.service import Identity
 from enclave.identity.token import TokenReader
 from tests.identity.tokens import SECRET, issue_token, nowhere
@@ -194,6 +194,9 @@ class Nobody:
 
     def revoke_key(self, key_id: str) -> None:
         raise NotImplementedError
+
+    def standing(self, claim: Claim) -> Role | None:
+        return claim.member.role
 
     def find_operator(self, key_id: str) -> bytes | None:
         return None

@@ -125,12 +125,12 @@ async def test_what_cannot_be_told_now_is_told_later_and_once(
 
     trail.broken, trail.deaf = False, True
     await identity.tick()
-    assert trail.types == ["key_created"]
+    assert trail.types == ["org_created"]
     trail.deaf = False
     await identity.keys.revoke(owner, made.id)
     await identity.tick()
 
-    assert trail.types == ["key_created", "key_revoked"]
+    assert trail.types == ["org_created", "key_created", "key_revoked"]
 
 
 async def test_a_change_that_fails_is_not_told(
@@ -145,7 +145,7 @@ async def test_a_change_that_fails_is_not_told(
     monkeypatch.undo()
     await identity.tick()
 
-    assert (await listed(identity, owner), trail.types) == ([], [])
+    assert (await listed(identity, owner), trail.types) == ([], ["org_created"])
 
 
 async def test_an_org_has_so_many_keys_and_no_more(

@@ -16,8 +16,9 @@ from enclave.contracts.members import AcceptInvitation, ChangeMember, Invite, Lo
 from enclave.core.access import ROLES
 from enclave.identity import password
 from enclave.identity.bootstrap import bootstrap
+from enclave.identity.guard import MAX_OF_ADDRESS, MAX_OF_PAIR, MAX_OF_USER, WINDOW_SECONDS
 from enclave.identity.service import DATABASE, Identity
-from enclave.identity.sign_in import MAX_OF_ADDRESS, MAX_OF_PAIR, MAX_OF_USER, SIGN_IN_LIFE, TOKEN_LIFE, WINDOW_SECONDS
+from enclave.identity.sign_in import SIGN_IN_LIFE, TOKEN_LIFE
 from tests.identity.test_authority import Clock
 from tests.identity.test_keys import Trail
 
@@ -85,7 +86,7 @@ async def test_one_who_is_asked_in_joins_signs_in_and_may_what_they_were_asked_f
     again = who(identity, await login(identity, "ADA@example.org"))
 
     assert (joined.org_id, joined.role, again) == (owner.org_id, Role.DEVELOPER, joined)
-    assert trail.types == ["member_invited", "member_joined", "signed_in", "signed_in"]
+    assert trail.types == ["org_created", "member_invited", "member_joined", "signed_in", "signed_in"]
     members = (await identity.members.list(owner)).items
     assert {(one.email, one.role) for one in members} == {("o@example.org", Role.OWNER), (ADA, Role.DEVELOPER)}
 

@@ -18,7 +18,7 @@ from enclave.contracts.errors import Forbidden
 from enclave.contracts.identity import Principal, Role
 from enclave.contracts.sessions import Health
 from enclave.core.access import ROLES
-from enclave.identity.base import Accounts, Authenticator
+from enclave.identity.base import Authenticator
 from enclave.identity.service import DATABASE, Identity
 from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, ServiceBindings
 from enclave.server.app import Application
@@ -153,12 +153,13 @@ async def served(app: Application) -> AsyncIterator[uvicorn.Server]:
 
 def seed(path: Path) -> None:
     """Two orgs with a member of each role, who calls themself as `Tokens` calls them."""
+    then = datetime.now(UTC).isoformat()
     with closing(sqlite3.connect(path)) as database, database:
         for org_id in ("org_a", "org_b"):
-            database.execute("INSERT INTO orgs (id, created_at) VALUES (?, 'then')", (org_id,))
+            database.execute("INSERT INTO orgs (id, created_at) VALUES (?, ?)", (org_id, then))
             for role in Role:
                 user = f"{role}.{org_id}"
-                database.execute("INSERT INTO users (id, email, created_at) VALUES (?, ?, 'then')", (user, user))
+                database.execute("INSERT INTO users (id, email, created_at) VALUES (?, ?, ?)", (user, user, then))
                 database.execute(
                     "INSERT INTO memberships (org_id, user_id, role) VALUES (?, ?, ?)", (org_id, user, role)
                 )
@@ -174,8 +175,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     health = Health(ok=True, backend=backend.name, backend_healthy=True)
     identity = Identity.open(tmp_path / "home", orchestrator.note, now=ports.clock)
     seed(tmp_path / "home" / DATABASE)
-    accounts = Accounts(identity.keys, identity.members, identity.sign_ins)
-    platform = Platform(orchestrator, Tokens(identity.authority), accounts, lambda: health)
+    platform = Platform(orchestrator, Tokens(identity.authority), identity.accounts, lambda: health)
     async with served(Application(platform)) as server:
         port = server.servers[0].sockets[0].getsockname()[1]
         site = Site(port, backend, orchestrator, server, identity, tmp_path / "home")

@@ -6,7 +6,6 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from enclave.contracts.errors import Forbidden, Unauthenticated
 from enclave.contracts.identity import Credential
 from enclave.identity.authority import EmbeddedIdentity
 from enclave.identity.home import write_private
@@ -25,13 +24,10 @@ def bootstrap(home: Path, base_url: str, identity: EmbeddedIdentity) -> Credenti
     """
     _leave(home / OPERATOR_FILE, base_url, identity.is_operator, lambda: str(identity.issue_operator()))
 
-    def valid(api_key: str) -> bool:
-        return _valid(api_key, identity)
-
     def new_key() -> str:
         return str(identity.issue_key(identity.owner(OWNER_EMAIL)))
 
-    return _leave(home / CREDENTIALS_FILE, base_url, valid, new_key)
+    return _leave(home / CREDENTIALS_FILE, base_url, identity.is_key, new_key)
 
 
 def _leave(path: Path, base_url: str, valid: Callable[[str], bool], make: Callable[[], str]) -> Credential:
@@ -50,11 +46,3 @@ def _stored(path: Path) -> Credential | None:
         return Credential.model_validate_json(path.read_bytes(), extra="ignore")
     except (FileNotFoundError, ValidationError):
         return None
-
-
-def _valid(api_key: str, identity: EmbeddedIdentity) -> bool:
-    try:
-        identity.identify(api_key)
-    except (Unauthenticated, Forbidden):
-        return False
-    return True

@@ -39,12 +39,23 @@ class TokenReader:
         """A token that says this."""
         return jwt.encode(dict(claims), self.secret, algorithm=_ALGORITHMS[0])
 
-    def read(self, token: str) -> tuple[Principal, float]:
-        """Whom a token is for, and until when (POSIX seconds). Raises one of `INVALID`."""
+    def read(self, token: str) -> "Read":
+        """What a token says. Raises one of `INVALID`."""
         claims = jwt.decode(token, self.secret, algorithms=_ALGORITHMS, options=_OPTIONS)
         role = Role(claims["role"])
         user_id, org_id = _name(claims["sub"]), _name(claims["orgId"])
-        return Principal(user_id=user_id, org_id=org_id, role=role, scopes=ROLES[role]), _moment(claims["exp"])
+        principal = Principal(user_id=user_id, org_id=org_id, role=role, scopes=ROLES[role])
+        sign_in = claims.get("sid")
+        return Read(principal, _moment(claims["exp"]), sign_in if isinstance(sign_in, str) else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Whom a token is for, until when (POSIX seconds), and the sign-in that it was given for, if it names one."""
+
+    principal: Principal
+    until: float
+    sign_in: str | None
 
 
 def _name(claim: str) -> str:

@@ -16,6 +16,7 @@ from enclave.contracts.wire import Wire
 from enclave.identity.base import Accounts, Authenticator
 from enclave.orchestrator.orchestrator import Orchestrator
 from enclave.server.reading import Query, Room
+from enclave.server.refusals import Refusals
 
 _MAX_CREDENTIAL: Final = 8192
 
@@ -29,6 +30,7 @@ class Platform:
     accounts: Accounts
     health: Callable[[], Health]
     room: Room = field(default_factory=Room)
+    refusals: Refusals = field(default_factory=Refusals)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,17 +28,22 @@ from enclave.contracts.frames import StreamFrame
 from enclave.contracts.operations import (
     ACCEPT_INVITATION,
     CHANGE_MEMBER,
+    CHANGE_PASSWORD,
     CREATE_INVITATION,
     CREATE_KEY,
+    CREATE_ORG,
     CREATE_SESSION,
     GET_FILE,
     GET_RESULT,
     LOGIN,
     LOGOUT,
     OPERATIONS,
+    OPERATOR_RESET_PASSWORD,
     PUT_BINDING,
     REFRESH_TOKEN,
     REMOVE_MEMBER,
+    RESET_PASSWORD,
+    SWITCH_ORG,
     Operation,
 )
 from enclave.contracts.policy import RequestedLimits
@@ -68,6 +73,11 @@ _OWN: Final[Mapping[str, tuple[type[EnclaveError], ...]]] = {
     LOGIN.name: (*_SIGNS_IN, Forbidden),
     REFRESH_TOKEN.name: (InvalidRequest, Unauthenticated),
     LOGOUT.name: (InvalidRequest,),
+    CREATE_ORG.name: (Conflict,),
+    SWITCH_ORG.name: (InvalidRequest, Unauthenticated, Forbidden),
+    CHANGE_PASSWORD.name: (Forbidden, Conflict, QuotaExceeded),
+    RESET_PASSWORD.name: _SIGNS_IN,
+    OPERATOR_RESET_PASSWORD.name: (NotFound,),
 }
 
 _PARAMETERS: Final[Mapping[str, Schema]] = {

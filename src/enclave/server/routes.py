@@ -9,6 +9,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from enclave.contracts.bindings import PutBinding
+from enclave.contracts.errors import Forbidden
 from enclave.contracts.operations import (
     CREATE_SESSION,
     DELETE_BINDING,
@@ -189,9 +190,13 @@ class Guarded:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; raises Unauthenticated and Forbidden."""
         principal = await self._platform.authenticator.authenticate(credential(scope["headers"]))
-        authorize(principal, self._operation)
-        call = Call(self._platform, self._operation, Request(scope, receive), principal)
-        await (await self._respond(call))(scope, receive, send)
+        try:
+            authorize(principal, self._operation)
+            answer = await self._respond(Call(self._platform, self._operation, Request(scope, receive), principal))
+        except Forbidden as error:
+            self._platform.refusals.note(principal, self._operation, error)
+            raise
+        await answer(scope, receive, send)
 
 
 class Public:
