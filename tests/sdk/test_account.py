@@ -124,9 +124,9 @@ def test_a_key_is_no_sign_in_to_take_elsewhere() -> None:
 
 
 def test_too_many_tries_say_how_long_to_wait() -> None:
-    with scripted(problem(429, "quota_exceeded", "too many attempts", retryAfter=240)) as server:
-        with Account(server.base_url) as account, pytest.raises(QuotaExceeded) as caught:
-            account.login("ada@example.org", "wrong")
+    locked = problem(429, "quota_exceeded", "too many attempts", retryAfter=240)
+    with scripted(locked) as server, Account(server.base_url) as account, pytest.raises(QuotaExceeded) as caught:
+        account.login("ada@example.org", "wrong")
 
     assert (caught.value.retry_after, caught.value.quota) == (240, None)
 

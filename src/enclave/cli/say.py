@@ -41,7 +41,8 @@ def _later(error: EnclaveError) -> str:
     if error.retry_after is None:
         return ""
     minutes, seconds = divmod(math.ceil(error.retry_after), 60)
-    return f"; try again in {f'{minutes} min ' * bool(minutes)}{seconds} s"
+    parts = ([f"{minutes} min"] if minutes else []) + ([f"{seconds} s"] if seconds else [])
+    return f"; try again in {' '.join(parts)}" if parts else ""
 
 
 def fail(error: OSError) -> int:
