@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import egress, endurance, latency, memory, processor, tree
+from bench import egress, endurance, latency, memory, processor, quota, tree
 from bench.caller import PYTHON, Caller
 from bench.figure import Figure, show
 from enclave.contracts.identity import Credential
@@ -31,6 +31,7 @@ def measure(credential: Credential, home: Path, asked: argparse.Namespace) -> It
     _warm_up(caller)
     yield from latency.sequential(caller, some(150))
     yield from latency.back_to_back(caller, some(300))
+    yield from quota.checked(caller, home, some(200))
     yield from processor.computing(caller, some(7))
     yield from latency.at_once(credential, some(40))
     yield from endurance.live(caller, asked.live)

@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -27,33 +26,6 @@ pytestmark = pytest.mark.anyio
 PASSWORD = "correct horse battery"
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 ADA = "ada@example.org"
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def trail() -> Trail:
-    return Trail()
-
-
-@pytest.fixture
-def identity(tmp_path: Path, trail: Trail, clock: Clock) -> Iterator[Identity]:
-    with closing(Identity.open(tmp_path, trail, now=clock)) as identity:
-        yield identity
-
-
-@pytest.fixture
-def owner(identity: Identity) -> Principal:
-    member = identity.authority.owner("o@example.org")
-    return Principal(user_id=member.user_id, org_id=member.org_id, role=member.role, scopes=ROLES[member.role])
 
 
 async def join(

@@ -99,6 +99,8 @@ class Site:
     server: uvicorn.Server
     identity: Identity
     home: Path
+    platform: Platform
+    store: SqliteStore
     connections: list[Connection] = field(default_factory=list)
 
     async def open(
@@ -126,6 +128,11 @@ class Site:
         """Make a viewer a member again who was removed."""
         with closing(sqlite3.connect(self.home / DATABASE)) as database, database:
             database.execute("UPDATE memberships SET removed_at = NULL, role = 'viewer' WHERE user_id = ?", (user,))
+
+    async def tell(self) -> None:
+        """Tell what waits to be told."""
+        await self.identity.tick()
+        await self.platform.refusals.tell(self.store.note, datetime.now(UTC))
 
     async def run(self, code: str = "pass", **headers: str) -> Any:
         return (await self.ask("POST", "/sessions", {"code": code}, **headers)).json
@@ -178,7 +185,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     platform = Platform(orchestrator, Tokens(identity.authority), identity.accounts, lambda: health)
     async with served(Application(platform)) as server:
         port = server.servers[0].sockets[0].getsockname()[1]
-        site = Site(port, backend, orchestrator, server, identity, tmp_path / "home")
+        site = Site(port, backend, orchestrator, server, identity, tmp_path / "home", platform, store)
         yield site
         for connection in site.connections:
             connection.close()

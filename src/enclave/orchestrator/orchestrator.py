@@ -273,10 +273,10 @@ class Orchestrator:
         check_files(program.files, limits, beside_source=request.source is not None)
         if request.source is not None:
             Remote.parse(request.source.git.url)
+        allowance.check(request, self._ports.backend.name, program.bindings)
         require(required(request), self._guarantees())
         if request.template is not None:
             check_template(request.template, request.language, self._ports.backend.templates())
-        allowance.check(request, self._ports.backend.name, program.bindings)
         return Session(
             id=next(self._ids),
             org_id=principal.org_id,
