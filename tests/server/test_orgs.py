@@ -180,6 +180,7 @@ async def test_calls_that_are_refused_are_told_together(site: Site) -> None:
     assert sorted((one["actor"], one["operation"], one["reason"], one["count"]) for one in told) == [
         ("admin.org_a", "create_invitation", "scope", 1),
         ("developer.org_a", "list_keys", "scope", 2),
+        ("owner.org_a", "operator_found_org", "scope", 1),
         ("viewer.org_a", "create_session", "scope", 3),
     ]
     assert await refusals(site) == told

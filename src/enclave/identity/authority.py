@@ -122,14 +122,15 @@ class EmbeddedIdentity:
         return self._of_token(credential, now) if key is None else self._of_key(key, now)
 
     def _of_key(self, key: ApiKey, now: float) -> tuple[Principal, float]:
-        record = self._directory.find_key(key.id)
-        held = key.has_hash(record.hash if record else NO_HASH, self._pepper)
-        if record is None:
+        # What a wrong secret costs is the same whether its id is known or not: the rest is looked up for a right one.
+        found = self._directory.find_hash(key.id)
+        held = key.has_hash(found[0] if found else NO_HASH, self._pepper)
+        record = self._directory.find_key(key.id) if held and found else None
+        if record is None or record.disabled or not record.in_force(now):
+            if found is not None:
+                self._refused(found[1], key.id)
             raise Unauthenticated
         member = record.member
-        if not held or record.disabled or not record.in_force(now):
-            self._refused(member.org_id, key.id)
-            raise Unauthenticated
         self._used[key.id] = self._now()
         principal = Principal(user_id=key.id, org_id=member.org_id, role=member.role, scopes=record.scopes)
         return principal, min(record.until, now + REMEMBER_SECONDS)

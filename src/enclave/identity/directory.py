@@ -65,6 +65,10 @@ class Directory(Protocol):
         """Put a key in force that has all the rights of its member, made by the platform itself."""
         ...
 
+    def find_hash(self, key_id: str) -> tuple[bytes, str] | None:
+        """The hash of a key's secret, and its org."""
+        ...
+
     def find_key(self, key_id: str) -> KeyRecord | None:
         """The key, whatever became of it; it may what both the key and its member may."""
         ...
@@ -114,6 +118,11 @@ class SqliteDirectory:
         with self._database.change() as connection:
             connection.execute(_ADD_KEY, row)
             post(connection, _event(record, now))
+
+    def find_hash(self, key_id: str) -> tuple[bytes, str] | None:
+        """The hash of a key's secret, and its org."""
+        row = self._database.one("SELECT hash, org_id FROM api_keys WHERE id = ?", (key_id,))
+        return (row[0], row[1]) if row else None
 
     def find_key(self, key_id: str) -> KeyRecord | None:
         """The key, whatever became of it; it may what both the key and its member may."""

@@ -223,7 +223,13 @@ class OperatorsOwn:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; raises Unauthenticated, and Forbidden to an org's."""
-        await self._platform.authenticator.authenticate_operator(credential(scope["headers"]))
+        given = credential(scope["headers"])
+        try:
+            await self._platform.authenticator.authenticate_operator(given)
+        except Forbidden as error:
+            caller = await self._platform.authenticator.authenticate(given)
+            self._platform.refusals.note(caller, self._operation, error)
+            raise
         call = OperatorCall(self._platform, self._operation, Request(scope, receive))
         await (await self._respond(call))(scope, receive, send)
 
