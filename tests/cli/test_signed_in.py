@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -149,6 +150,14 @@ def test_a_program_that_is_run_while_signed_in_elsewhere_is_not_run_here(ada: Us
 
     assert (ran.code, ran.out) == (70, "")
     assert "no Enclave server at http://127.0.0.1:1" in ran.err
+
+
+def test_signing_out_of_a_server_that_is_gone_forgets_and_says_so(ada: User) -> None:
+    ada.keep(base_url="http://127.0.0.1:1")
+    out = ada("logout")
+
+    assert (out.code, ada.file.path.exists()) == (70, False)
+    assert out.err.splitlines()[0].startswith("it is forgotten here, but the server was not told")
 
 
 RACER = """
@@ -499,6 +508,23 @@ def test_a_new_password_is_asked_for_twice(ada: User) -> None:
     assert terminal.end() == 2
     assert b"not the same" in terminal.seen
     assert ada("password", stdin=f"{PASSWORD}\na new password\n").code == 0
+
+
+def test_ctrl_c_while_the_server_thinks_is_no_traceback(ada: User) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        terminal = Terminal(ada, "login", "--email", "a@example.org", address)
+        terminal.until(b"Password of ")
+        terminal.say(b"x\n")
+        connection, _ = silent.accept()
+        connection.recv(100)
+        terminal.say(b"\x03")
+        terminal.until(b"^C")
+        connection.close()
+        code = terminal.end()
+
+    assert (code, b"Traceback" in terminal.seen) == (130, False)
+    assert ada("whoami").code == 0
 
 
 @pytest.mark.parametrize("asked", [b"Email: ", b"Password of "])

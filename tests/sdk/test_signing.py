@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from enclave.contracts.errors import ConnectionFailed, Forbidden, Unauthenticated, Unavailable
+from enclave.contracts.errors import ConnectionFailed, Forbidden, InvalidRequest, Unauthenticated, Unavailable
 from enclave.contracts.identity import Role, WhoAmI
 from enclave.contracts.members import ChangePassword, Login, Tokens
 from enclave.sdk.flow import Api
@@ -108,11 +108,32 @@ def test_a_client_that_renewed_goes_on_with_the_new() -> None:
     assert machine.asked[1:] == [("/whoami", "jwt-2")] * 2
 
 
+def test_a_clock_that_is_wrong_costs_one_renewal_and_not_one_for_each_call() -> None:
+    stale = TOKENS.model_copy(update=ENDED)
+    signed = Signed(SIGNING, sign_in(**ENDED))
+    machine = Machine(Held(sign_in(**ENDED)), Answer(200, stale.model_dump_json().encode()), ME, ME, REFUSED, GIVEN, ME)
+    for _ in range(3):
+        machine.run(signed.under(API.whoami()))
+
+    assert [path for path, _ in machine.asked] == [
+        "/token/refresh", "/whoami", "/whoami", "/whoami", "/token/refresh", "/whoami",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("there", [Held(sign_in(id="b")), Held(sign_in(id="b", org_id="org_2"))])
 def test_a_client_does_not_become_another_user_or_move_to_another_org(there: Held) -> None:
     machine = Machine(there)
     with pytest.raises(Unauthenticated, match="replaced"):
         machine.run(Signed(SIGNING, sign_in(**ENDED)).under(API.whoami()))
+
+    assert machine.asked == []
+
+
+@pytest.mark.parametrize("org_id", ["", "x" * 65])
+def test_what_can_be_no_org_is_refused_here(org_id: str) -> None:
+    machine = Machine(Held(sign_in()))
+    with pytest.raises(InvalidRequest, match="org_id"):
+        machine.run(Signed(SIGNING, sign_in()).switch(org_id))
 
     assert machine.asked == []
 

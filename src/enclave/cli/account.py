@@ -31,6 +31,7 @@ def login(
     from enclave.sdk.account import Account
 
     with Account(url) as account:
+        warn_of_plain(account.base_url)
         email = email or line("Email")
         begun = account.login(email, secret(f"Password of {email} at {account.base_url}"), org)
     welcome(begun, json=json)
@@ -58,6 +59,7 @@ def logout(json: Json = False) -> None:
 def password(
     url: Site = None,
     reset: Annotated[bool, typer.Option("--reset", help="By a code that the operator gave you.")] = False,
+    json: Json = False,
 ) -> None:
     """Change your password, or set it anew by a code. All other sign-ins of yours end.
 
@@ -68,13 +70,16 @@ def password(
 
     if reset:
         with Account(url) as account:
+            warn_of_plain(account.base_url)
             account.reset_password(secret("Code"), secret("New password", again=True))
         complain("the password is set; now run `enclave login`")
-        return
-    kept = SignInFile().read()
-    with Account(url or (kept.base_url if kept else None)) as account:
-        account.change_password(secret("Password"), secret("New password", again=True))
-    complain("the password is changed; all other sign-ins have ended")
+    else:
+        kept = SignInFile().read()
+        with Account(url or (kept.base_url if kept else None)) as account:
+            account.change_password(secret("Password"), secret("New password", again=True))
+        complain("the password is changed; all other sign-ins have ended")
+    if json:
+        print(as_json({"ok": True}))
 
 
 def welcome(begun: "SignIn", *, json: bool) -> None:
@@ -86,6 +91,14 @@ def welcome(begun: "SignIn", *, json: bool) -> None:
     print(printable(f"signed in to {begun.base_url}: org {begun.org_id}, {begun.role}"))
     if overruled := _overruled():
         complain(f"but {overruled} is set, and comes first")
+
+
+def warn_of_plain(site: str) -> None:
+    """Say so where a password would cross a network that others can read."""
+    from enclave.sdk.credential import Target
+
+    if site.startswith("http:") and not Target(site).local:
+        complain(f"warning: {site} is not https, and whoever is on the way can read what you send")
 
 
 def _overruled() -> str | None:

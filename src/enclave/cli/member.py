@@ -78,11 +78,12 @@ def join(
     The password is asked for on a terminal, and is else a line of standard input: the one of your account, or what your
     new account gets. Exit codes are those of `enclave login`.
     """
-    from enclave.cli.account import welcome
+    from enclave.cli.account import warn_of_plain, welcome
     from enclave.cli.prompt import secret
     from enclave.sdk.account import Account
 
     with Account(url) as account:
+        warn_of_plain(account.base_url)
         code = secret("Code") if code == "-" else code
         joined = account.join(code, secret("Password, your account's or a new one", again=True))
     welcome(joined, json=json)
