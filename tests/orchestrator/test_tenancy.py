@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from enclave.backends.base import Egress, Exit, Invocation
 from enclave.contracts.audit import (
@@ -20,6 +21,7 @@ from enclave.contracts.audit import (
     QuotaRefused,
     SessionTornDown,
 )
+from enclave.contracts.bindings import Injection, PutBinding
 from enclave.contracts.errors import (
     Conflict,
     Forbidden,
@@ -107,10 +109,16 @@ def figures(usage: OrgUsage) -> dict[str, tuple[float, float | None]]:
     return {name: (meter.used, meter.limit) for name, meter in usage if name != "resets_at"}
 
 
-async def test_of_many_at_once_exactly_as_many_run_as_the_quota_says(orchestrator: Orchestrator, stage: Stage) -> None:
+@pytest.mark.parametrize("bindings", [(), ("crm",)], ids=["at once", "after a read of the database"])
+async def test_of_many_at_once_exactly_as_many_run_as_the_quota_says(
+    orchestrator: Orchestrator, stage: Stage, bindings: tuple[str, ...]
+) -> None:
     await grant(orchestrator, concurrent_sessions=5)
+    crm = PutBinding(url="https://api.example.org", inject=Injection(kind="bearer"), secret=SecretStr("secret"))
+    await orchestrator.bindings.put(ME, "crm", crm)
+    asked = PROGRAM.model_copy(update={"service_bindings": bindings})
 
-    answers = await asyncio.gather(*(orchestrator.create(ME, PROGRAM) for _ in range(50)), return_exceptions=True)
+    answers = await asyncio.gather(*(orchestrator.create(ME, asked) for _ in range(50)), return_exceptions=True)
 
     assert Counter(type(answer) for answer in answers) == {Session: 5, QuotaExceeded: 45}
     assert {(one.quota, one.retry_after) for one in answers if isinstance(one, QuotaExceeded)} == {
