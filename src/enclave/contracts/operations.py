@@ -156,7 +156,7 @@ CHANGE_MEMBER: Final = Operation(
 REMOVE_MEMBER: Final = Operation(
     name="remove_member", method="DELETE", path="/members/{id}", scope=Scope.MEMBERS_WRITE, result=Member,
     authority=IDENTITY,
-    summary="Remove a member, with their keys and sign-ins; a token they hold passes for 15 minutes at most.",
+    summary="Remove a member, with their keys, sign-ins and tokens.",
 )  # fmt: skip
 CREATE_INVITATION: Final = Operation(
     name="create_invitation", method="POST", path="/invitations", scope=Scope.MEMBERS_WRITE, status=201, body=Invite,

@@ -194,7 +194,7 @@ _FIND_KEY: Final = (
 _STANDING: Final = (
     "SELECT orgs.id, disabled_at, users.id, ended_at, role, removed_at FROM (SELECT ? AS org, ? AS user, ? AS sign_in)"
     " LEFT JOIN orgs ON orgs.id = org LEFT JOIN users ON users.id = user"
-    " LEFT JOIN sign_ins ON sign_ins.id = sign_in"
+    " LEFT JOIN sign_ins ON sid = sign_in"
     " LEFT JOIN memberships AS m ON m.org_id = org AND m.user_id = user"
 )
 _REVOKE_KEY: Final = "UPDATE api_keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?"
