@@ -63,4 +63,5 @@ def test_a_client_builds_no_types_that_it_does_not_use_and_a_server_builds_them_
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout
 
     built, everything = printed.split()
-    assert (int(built) < 5, everything) == (True, "True")
+    # Those that stand as a default of others are used at once.
+    assert (int(built) < 10, everything) == (True, "True")
