@@ -35,13 +35,10 @@ def shown(page: str) -> list[Shown]:
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     home = tmp_path_factory.mktemp("docs")
-    with embedded(home) as credential:
-        yield os.environ | {
-            "PATH": f"{SCRIPTS}:{os.environ['PATH']}",
-            "ENCLAVE_HOME": str(home),
-            "ENCLAVE_BASE_URL": credential.base_url,
-            "ENCLAVE_API_KEY": credential.api_key,
-        }
+    with embedded(home):
+        # Where a server runs, its home has all that is needed.
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("ENCLAVE_")}
+        yield clean | {"PATH": f"{SCRIPTS}:{os.environ['PATH']}", "ENCLAVE_HOME": str(home)}
 
 
 def run(command: str, environment: dict[str, str]) -> str:

@@ -26,6 +26,7 @@ import uvicorn
 from enclave.config import Settings
 from enclave.contracts.errors import EnclaveError, Unavailable
 from enclave.contracts.identity import Credential
+from enclave.contracts.wire import build_types
 from enclave.server.protocol import BoundedProtocol
 from enclave.system import System, open_system
 
@@ -92,6 +93,7 @@ async def _serve(settings: Settings, listener: socket.socket, ready: Callable[[S
 
 
 def _settle_interpreter() -> None:
+    build_types()
     # What there is now stays; looking through it again and again would only cost pauses.
     gc.collect()
     gc.freeze()

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from enclave import __version__
-from enclave.cli import audit, binding, key, member, template
+from enclave.cli import account, audit, binding, key, member, operator, org, policy, template
 from enclave.cli.say import PLATFORM, complain, fail, printable, refuse
 from enclave.contracts.errors import EnclaveError
 from enclave.contracts.policy import Language
@@ -27,6 +27,11 @@ app.add_typer(template.app, name="template")
 app.add_typer(binding.app, name="binding")
 app.add_typer(key.app, name="key")
 app.add_typer(member.app, name="member")
+app.add_typer(org.app, name="org")
+app.add_typer(policy.app, name="policy")
+app.add_typer(operator.app, name="operator")
+for command in (account.login, account.logout, account.password):
+    app.command()(command)
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The session's id.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
@@ -199,7 +204,7 @@ def logs(
 
 @app.command()
 def whoami(json: Json = False) -> None:
-    """Say who your key is for: org, role and scopes."""
+    """Say who you are to the server, by your sign-in or key: org, role and scopes."""
     from enclave.cli import show
     from enclave.cli.say import as_json
     from enclave.sdk.client import Enclave
@@ -210,6 +215,21 @@ def whoami(json: Json = False) -> None:
         print(as_json(caller.model_dump(mode="json")))
     else:
         show.caller(caller)
+
+
+@app.command()
+def usage(json: Json = False) -> None:
+    """Show what the org uses of each quota at the moment."""
+    from enclave.cli import show
+    from enclave.cli.say import as_json
+    from enclave.sdk.client import Enclave
+
+    with Enclave() as client:
+        used = client.usage()
+    if json:
+        print(as_json(used.model_dump(mode="json")))
+    else:
+        show.usage(used)
 
 
 @app.command()
