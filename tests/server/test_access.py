@@ -22,9 +22,10 @@ from enclave.contracts.operations import LOGIN, OPERATIONS, Operation
 from enclave.contracts.orgs import AskReset, CreateOrg, FoundOrg
 from enclave.contracts.sessions import CreateSessionRequest
 from tests.orchestrator.test_files import leaves
-from tests.server.conftest import Site
+from tests.server.conftest import BOTH, Site
 
 pytestmark = pytest.mark.anyio
+SITES = BOTH
 
 SNAPSHOT = Path(__file__).parents[1] / "snapshots" / "access_matrix.txt"
 OPERATOR = "operator"

@@ -7,6 +7,7 @@ from enclave.contracts.audit import AuditEvent
 from enclave.contracts.bindings import Binding, PutBinding
 from enclave.contracts.frames import StreamFrame
 from enclave.contracts.identity import Scope, WhoAmI
+from enclave.contracts.introspection import IdentityHealth
 from enclave.contracts.keys import CreateKey, Key, MadeKey
 from enclave.contracts.members import (
     AcceptInvitation,
@@ -68,6 +69,10 @@ class Operation:
 HEALTH: Final = Operation(
     name="health", method="GET", path="/healthz", scope=None, result=Health,
     summary="Liveness, and which backend is wired and reachable.",
+)  # fmt: skip
+IDENTITY_HEALTH: Final = Operation(
+    name="health", method="GET", path="/healthz", scope=None, result=IdentityHealth, authority=IDENTITY,
+    summary="Liveness of an identity service of its own, in place of the control plane's.",
 )  # fmt: skip
 CREATE_SESSION: Final = Operation(
     name="create_session", method="POST", path="/sessions", scope=Scope.SESSIONS_WRITE, status=201,
@@ -289,3 +294,6 @@ OPERATIONS: Final = (
     OPERATOR_LIST_ORGS, OPERATOR_FOUND_ORG, OPERATOR_DISABLE_ORG, OPERATOR_ENABLE_ORG, OPERATOR_REVOKE_KEY,
     OPERATOR_RESET_PASSWORD,
 )  # fmt: skip
+
+OF_IDENTITY: Final = (IDENTITY_HEALTH, WHOAMI, *(one for one in OPERATIONS if one.authority == IDENTITY))
+"""What an identity service of its own answers."""

@@ -11,10 +11,11 @@ from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
 from enclave.contracts.errors import EnclaveError, InternalError
+from enclave.contracts.operations import OPERATIONS, Operation
 from enclave.server import problems
 from enclave.server.call import Platform
 from enclave.server.docs import CONTENT_SECURITY_POLICY, page
-from enclave.server.openapi import rendered
+from enclave.server.openapi import document, pretty
 from enclave.server.routes import routes
 
 _log = logging.getLogger(__name__)
@@ -30,11 +31,11 @@ _HEADERS: Final = (
 """On every answer that does not say otherwise."""
 
 
-class Application:
-    """The whole of the HTTP interface."""
+class Surface:
+    """Some routes, and what is around each of them."""
 
-    def __init__(self, platform: Platform) -> None:
-        self.routes: Sequence[Route] = (*routes(platform), *_description())
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self.routes = routes
         self._router = Router(list(self.routes), redirect_slashes=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,6 +66,13 @@ class Application:
         return problems.wrong_method(", ".join(sorted(known))) if known else problems.no_route()
 
 
+class Application(Surface):
+    """The whole of the HTTP interface of a control plane; of an identity service its `operations` alone."""
+
+    def __init__(self, platform: Platform, operations: Sequence[Operation] = OPERATIONS) -> None:
+        super().__init__((*routes(platform, operations), *_description(operations)))
+
+
 class Edge:
     """The way out: puts the headers on that every answer has, and knows whether an answer has begun."""
 
@@ -81,9 +89,10 @@ class Edge:
         await self._send(message)
 
 
-def _description() -> tuple[Route, ...]:
-    openapi = Response(rendered(), media_type="application/json")
-    docs = Response(page(), media_type="text/html", headers={"content-security-policy": CONTENT_SECURITY_POLICY})
+def _description(operations: Sequence[Operation]) -> tuple[Route, ...]:
+    api = document(operations)
+    openapi = Response(pretty(api), media_type="application/json")
+    docs = Response(page(api), media_type="text/html", headers={"content-security-policy": CONTENT_SECURITY_POLICY})
     return (
         Route("/openapi.json", openapi, methods=["GET"], name="openapi"),
         Route("/docs", docs, methods=["GET"], name="docs"),
