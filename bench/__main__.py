@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import egress, endurance, latency, memory, processor, tree
+from bench import egress, endurance, identity, latency, memory, processor, tree
 from bench.caller import PYTHON, Caller
 from bench.figure import Figure, show
 from enclave.contracts.identity import Credential
@@ -88,6 +88,7 @@ def main() -> None:
     figures = [*run(asked, measure, max_concurrency=max(256, asked.live + 16))]
     figures += run(asked, endure, pool=tree.WARM)
     figures += said(egress.measure(asked.scale))
+    figures += said(identity.measure(asked.scale))
     show(figures)
 
 
