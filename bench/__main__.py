@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import egress, endurance, latency, memory, processor, quota, tenancy, tree
+from bench import egress, endurance, identity, latency, memory, processor, quota, tenancy, tree
 from bench.caller import PYTHON, Caller
 from bench.figure import Figure, show
 from enclave.contracts.identity import Credential
@@ -93,6 +93,7 @@ def main() -> None:
     figures += run(asked, endure, pool=tree.WARM)
     figures += said(egress.measure(asked.scale))
     figures += said(tenancy.measure(asked.tenants, max(1, int(500 * asked.scale))))
+    figures += said(identity.measure(asked.scale))
     show(figures)
 
 

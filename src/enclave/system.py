@@ -13,18 +13,25 @@ from typing import BinaryIO, Final
 from enclave.backends.base import Backend, Check, Pool, Pooling
 from enclave.backends.local import build, template
 from enclave.backends.local.template import Template
-from enclave.config import Settings
+from enclave.config import IdentitySettings, Settings
 from enclave.contracts.errors import EnclaveError, InvalidRequest
 from enclave.contracts.identity import Credential
+from enclave.contracts.introspection import IdentityHealth
+from enclave.contracts.operations import OF_IDENTITY
 from enclave.contracts.sessions import Health
 from enclave.core.observer import Observer
 from enclave.core.proof import Finding
-from enclave.identity.bootstrap import bootstrap
+from enclave.identity.base import Accounts, Authenticator, Relay
+from enclave.identity.bootstrap import bootstrap, bootstrap_service, read_service
 from enclave.identity.home import private_home, secret_key_of, signing_key_of, write_private
+from enclave.identity.outbox import Sink
+from enclave.identity.remote import Terms
+from enclave.identity.separate import Place, separate_identity
 from enclave.identity.service import Identity
 from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, ServiceBindings
-from enclave.server.app import Application
-from enclave.server.call import Platform
+from enclave.server.app import Application, Surface
+from enclave.server.call import ELSEWHERE, Platform
+from enclave.server.internal import internal_routes
 from enclave.source.base import SourceFetcher
 from enclave.source.git import Git, GitFetcher
 from enclave.store.checkpoint import Checkpoints
@@ -56,12 +63,37 @@ _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  where 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """A whole control plane that runs."""
+    """A whole control plane that runs. The credential is the owner's; the identity service keeps it where that is
+    another process."""
 
     settings: Settings
     app: Application
     orchestrator: Orchestrator
-    credential: Credential
+    credential: Credential | None
+
+
+@dataclass(frozen=True, slots=True)
+class IdentitySystem:
+    """A whole identity service that runs: what callers reach, what control planes do, and the two credentials that are
+    left in its home, the owner's and that of control planes."""
+
+    settings: IdentitySettings
+    public: Surface
+    internal: Surface
+    identity: Identity
+    owner: Credential
+    service: Credential
+
+
+@dataclass(frozen=True, slots=True)
+class Callers:
+    """The identity authority, here or in another process, as a control plane uses it."""
+
+    authenticator: Authenticator
+    accounts: Accounts
+    tick: Callable[[], Awaitable[None]]
+    relay: Relay | None = None
+    credential: Credential | None = None
 
 
 @contextlib.asynccontextmanager
@@ -85,27 +117,60 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         orchestrator = _orchestrator(settings, store, backend, sources, metrics)
         stack.push_async_callback(orchestrator.close)
         await orchestrator.recover()
-        identity = _identity(settings, orchestrator)
-        stack.callback(identity.close)
-        credential = bootstrap(settings.home, base_url(settings), identity.authority)
+        who = _embedded if settings.identity_url is None else _separate
+        callers = await stack.enter_async_context(who(settings, orchestrator.note))
         readiness = Readiness(backend.healthy, store.check)
         platform = Platform(
             orchestrator,
-            identity.authority,
-            identity.accounts,
+            callers.authenticator,
+            callers.accounts,
             lambda: _health(backend),
             readiness.check,
             metrics.text,
+            relay=callers.relay,
         )
-        ticking = [
-            asyncio.create_task(_repeat(_TICK_SECONDS, identity.tick, _refusals(platform, store), orchestrator.tick)),
-            asyncio.create_task(
-                _repeat(settings.checkpoint_seconds, checkpoints.tick, *_retention(settings, checkpoints))
-            ),
-        ]
-        for task in ticking:
-            stack.callback(task.cancel)
-        yield System(settings, Application(platform, metrics), orchestrator, credential)
+        ticks = (callers.tick, _refusals(platform, store.note), orchestrator.tick)
+        stack.callback(_repeating(_TICK_SECONDS, *ticks))
+        retention = _retention(settings, checkpoints)
+        stack.callback(_repeating(settings.checkpoint_seconds, checkpoints.tick, *retention))
+        yield System(settings, Application(platform, observer=metrics), orchestrator, callers.credential)
+
+
+@contextlib.asynccontextmanager
+async def open_identity(settings: IdentitySettings) -> AsyncIterator[IdentitySystem]:
+    """The identity service of these settings, closed with the context. Raises Unavailable.
+
+    The ports must be the real ones: the credentials left in the home name them.
+    """
+    open_log(settings.log)
+    with contextlib.ExitStack() as stack:
+        identity = _identity(settings, None)
+        stack.callback(identity.close)
+        owner = bootstrap(settings.home, settings.control_plane, identity.authority)
+        service = bootstrap_service(settings.home, internal_url(settings), identity.service)
+        platform = Platform(ELSEWHERE, identity.authority, identity.accounts, lambda: IdentityHealth(ok=True))
+        stack.callback(_repeating(_TICK_SECONDS, _refusals(platform, identity.outbox.add), identity.tick))
+        internal = Surface(internal_routes(platform, OF_IDENTITY, identity.service))
+        yield IdentitySystem(settings, Application(platform, OF_IDENTITY), internal, identity, owner, service)
+
+
+@contextlib.asynccontextmanager
+async def _embedded(settings: Settings, sink: Sink) -> AsyncIterator[Callers]:
+    identity = _identity(settings, sink)
+    try:
+        credential = bootstrap(settings.home, base_url(settings), identity.authority)
+        yield Callers(identity.authority, identity.accounts, identity.tick, credential=credential)
+    finally:
+        identity.close()
+
+
+@contextlib.asynccontextmanager
+async def _separate(settings: Settings, sink: Sink) -> AsyncIterator[Callers]:
+    secret = None if settings.jwt_secret is None else settings.jwt_secret.encode(errors="surrogateescape")
+    place = Place(settings.identity_url or "", read_service(settings.identity_key_path).api_key, secret)
+    terms = Terms(settings.identity_cache_seconds, settings.identity_grace_seconds)
+    async with separate_identity(place, terms, sink, _now) as identity:
+        yield Callers(identity.callers, ELSEWHERE, _nothing, relay=identity)
 
 
 def diagnose(settings: Settings) -> tuple[Check, ...]:
@@ -156,13 +221,29 @@ def export_audit(settings: Settings, org_id: str | None) -> Iterator[bytes]:
 
 def base_url(settings: Settings) -> str:
     """Where a client on this machine reaches the server."""
-    host = _EVERYWHERE.get(settings.host, settings.host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    return _url(settings.host, settings.port)
 
 
-def _identity(settings: Settings, orchestrator: Orchestrator) -> Identity:
+def identity_url(settings: IdentitySettings) -> str:
+    """Where a client on this machine reaches the identity service."""
+    return _url(settings.host, settings.port)
+
+
+def internal_url(settings: IdentitySettings) -> str:
+    """Where a control plane on this machine reaches it."""
+    if settings.internal_socket is not None:
+        return f"unix:{settings.internal_socket.absolute()}"
+    return _url(settings.internal_host, settings.internal_port)
+
+
+def _url(host: str, port: int) -> str:
+    host = _EVERYWHERE.get(host, host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _identity(settings: Settings | IdentitySettings, sink: Sink | None) -> Identity:
     return Identity.open(
-        settings.home, orchestrator.note, now=_now, jwt_secret=settings.jwt_secret, orgs_per_user=settings.orgs_per_user
+        settings.home, sink, now=_now, jwt_secret=settings.jwt_secret, orgs_per_user=settings.orgs_per_user
     )
 
 
@@ -201,11 +282,16 @@ def _orchestrator(
 Work = Callable[[], Awaitable[None]]
 
 
-async def _repeat(seconds: float, *works: Work) -> None:
-    while True:
-        for work in works:
-            await _attempt(work)
-        await asyncio.sleep(seconds)
+def _repeating(seconds: float, *works: Work) -> Callable[[], object]:
+    """Do them now and then from now on, until what is answered is called."""
+
+    async def repeat() -> None:
+        while True:
+            for work in works:
+                await _attempt(work)
+            await asyncio.sleep(seconds)
+
+    return asyncio.create_task(repeat()).cancel
 
 
 async def _attempt(work: Work) -> None:
@@ -223,8 +309,12 @@ def _retention(settings: Settings, checkpoints: Checkpoints) -> tuple[Work, ...]
     return () if age is None else (Retention(checkpoints, timedelta(seconds=age)).tick,)
 
 
-def _refusals(platform: Platform, store: SqliteStore) -> Work:
-    return lambda: platform.refusals.tell(store.note, _now())
+def _refusals(platform: Platform, sink: Sink) -> Work:
+    return lambda: platform.refusals.tell(sink, _now())
+
+
+async def _nothing() -> None:
+    pass
 
 
 def _checkpoints(settings: Settings, store: SqliteStore) -> Checkpoints:

@@ -25,7 +25,7 @@ def test_a_limit_says_its_default_its_least_and_its_most(name: str) -> None:
 
     assert (number["minimum"], number["maximum"], field["default"]) == (least, most, default)
     assert null == {"type": "null"}
-    assert f"minimum {least}, maximum {most}) or null</td><td>{default}</td>" in page()
+    assert f"minimum {least}, maximum {most}) or null</td><td>{default}</td>" in page(API)
 
 
 def test_headers_are_told_where_they_are_sent() -> None:

@@ -12,10 +12,11 @@ from enclave.contracts.identity import Principal, Role, Scope
 from enclave.contracts.operations import CREATE_SESSION, OPERATIONS, WHOAMI, Operation
 from enclave.core.access import ROLES
 from enclave.server.refusals import Refusals
-from tests.server.conftest import Answer, Site
+from tests.server.conftest import BOTH, Answer, Site
 from tests.server.test_sign_in import EMAIL, PASSWORD, joined, post
 
 pytestmark = pytest.mark.anyio
+SITES = BOTH
 
 TICKET = "0123456789abcdef_" + "a" * 43
 ODD = ["", "x", "ek_" + TICKET, "eo_" + TICKET, "er_" + TICKET, "a.b.c", "ek_" + "a" * 8000, "x" * 8193, "\xe9" * 20]

@@ -7,6 +7,7 @@ from enclave.contracts.audit import AuditEvent
 from enclave.contracts.bindings import Binding, PutBinding
 from enclave.contracts.frames import StreamFrame
 from enclave.contracts.identity import Scope, WhoAmI
+from enclave.contracts.introspection import IdentityHealth
 from enclave.contracts.keys import CreateKey, Key, MadeKey
 from enclave.contracts.members import (
     AcceptInvitation,
@@ -77,6 +78,10 @@ METRICS: Final = Operation(
     name="metrics", method="GET", path="/metrics", scope=None, operator=True, result=bytes,
     media="text/plain; version=0.0.4; charset=utf-8",
     summary="How the platform does, for Prometheus. Nothing in it is about an org.",
+)  # fmt: skip
+IDENTITY_HEALTH: Final = Operation(
+    name="health", method="GET", path="/healthz", scope=None, result=IdentityHealth, authority=IDENTITY,
+    summary="Liveness of an identity service of its own, in place of the control plane's.",
 )  # fmt: skip
 CREATE_SESSION: Final = Operation(
     name="create_session", method="POST", path="/sessions", scope=Scope.SESSIONS_WRITE, status=201,
@@ -299,3 +304,6 @@ OPERATIONS: Final = (
     OPERATOR_LIST_ORGS, OPERATOR_FOUND_ORG, OPERATOR_DISABLE_ORG, OPERATOR_ENABLE_ORG, OPERATOR_REVOKE_KEY,
     OPERATOR_RESET_PASSWORD,
 )  # fmt: skip
+
+OF_IDENTITY: Final = (IDENTITY_HEALTH, WHOAMI, *(one for one in OPERATIONS if one.authority == IDENTITY))
+"""What an identity service of its own answers."""

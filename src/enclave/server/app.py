@@ -14,12 +14,13 @@ from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
 from enclave.contracts.errors import EnclaveError, InternalError
+from enclave.contracts.operations import OPERATIONS, Operation
 from enclave.core.observer import Nobody, Observer
 from enclave.core.trace import REQUEST_ID
 from enclave.server import problems
 from enclave.server.call import Platform
 from enclave.server.docs import CONTENT_SECURITY_POLICY, page
-from enclave.server.openapi import rendered
+from enclave.server.openapi import document, pretty
 from enclave.server.routes import OPERATION, routes
 
 _log = logging.getLogger(__name__)
@@ -38,12 +39,12 @@ _HEADERS: Final = (
 """On every answer that does not say otherwise."""
 
 
-class Application:
-    """The whole of the HTTP interface."""
+class Surface:
+    """Some routes, and what is around each of them."""
 
-    def __init__(self, platform: Platform, observer: Observer | None = None) -> None:
+    def __init__(self, routes: Sequence[Route], observer: Observer | None = None) -> None:
         self._observer = observer or Nobody()
-        self.routes: Sequence[Route] = (*routes(platform), *_description())
+        self.routes = routes
         self._router = Router(list(self.routes), redirect_slashes=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,6 +79,15 @@ class Application:
         return problems.wrong_method(", ".join(sorted(known))) if known else problems.no_route()
 
 
+class Application(Surface):
+    """The whole of the HTTP interface of a control plane; of an identity service its `operations` alone."""
+
+    def __init__(
+        self, platform: Platform, operations: Sequence[Operation] = OPERATIONS, observer: Observer | None = None
+    ) -> None:
+        super().__init__((*routes(platform, operations), *_description(operations)), observer)
+
+
 def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """What the caller names the request by, if that can be logged as it is."""
     given = next((value for name, value in headers if name == b"x-request-id"), b"")
@@ -108,9 +118,10 @@ class Edge:
         await self._send(message)
 
 
-def _description() -> tuple[Route, ...]:
-    openapi = Response(rendered(), media_type="application/json")
-    docs = Response(page(), media_type="text/html", headers={"content-security-policy": CONTENT_SECURITY_POLICY})
+def _description(operations: Sequence[Operation]) -> tuple[Route, ...]:
+    api = document(operations)
+    openapi = Response(pretty(api), media_type="application/json")
+    docs = Response(page(api), media_type="text/html", headers={"content-security-policy": CONTENT_SECURITY_POLICY})
     return (
         Route("/openapi.json", openapi, methods=["GET"], name="openapi"),
         Route("/docs", docs, methods=["GET"], name="docs"),

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -128,9 +128,9 @@ _PROBLEM_HEADERS: Final[Mapping[HTTPStatus, Mapping[str, str]]] = {
 }
 
 
-def document() -> Schema:
-    """The whole interface as an OpenAPI 3.1 document."""
-    named, schemas = _schemas()
+def document(operations: Sequence[Operation] = OPERATIONS) -> Schema:
+    """The whole interface as an OpenAPI 3.1 document, or some operations of it."""
+    named, schemas = _schemas(operations)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -139,7 +139,7 @@ def document() -> Schema:
             "description": "Runs code nobody has reviewed, and tells everything that happened.",
         },
         "servers": [{"url": "/"}],
-        "paths": _paths(named),
+        "paths": _paths(operations, named),
         "components": {
             "schemas": schemas,
             "securitySchemes": {
@@ -173,18 +173,19 @@ def _standalone(kind: Any) -> Schema:
 Named = Mapping[tuple[str, JsonSchemaMode], Schema]
 
 
-def _schemas() -> tuple[Named, Schema]:
+def _schemas(operations: Sequence[Operation]) -> tuple[Named, Schema]:
     results: list[tuple[str, JsonSchemaMode, TypeAdapter[Any]]] = [
-        (operation.name, "serialization", TypeAdapter(operation.result)) for operation in OPERATIONS
+        (operation.name, "serialization", TypeAdapter(operation.result)) for operation in operations
     ]
     bodies: list[tuple[str, JsonSchemaMode, TypeAdapter[Any]]] = [
-        (operation.name, "validation", TypeAdapter(operation.body)) for operation in OPERATIONS if operation.body
+        (operation.name, "validation", TypeAdapter(operation.body)) for operation in operations if operation.body
     ]
     problem: tuple[str, JsonSchemaMode, TypeAdapter[Any]] = ("problem", "serialization", TypeAdapter(Problem))
     named, definitions = TypeAdapter.json_schemas([*results, *bodies, problem], ref_template=_REF)
     schemas: Schema = definitions["$defs"]
-    limits = schemas[RequestedLimits.__name__]
-    return named, {**schemas, RequestedLimits.__name__: _bounded(limits, Ceiling())}
+    if limits := schemas.get(RequestedLimits.__name__):
+        schemas[RequestedLimits.__name__] = _bounded(limits, Ceiling())
+    return named, schemas
 
 
 def _bounded(limits: Schema, ceiling: Ceiling) -> Schema:
@@ -198,9 +199,9 @@ def _bounded(limits: Schema, ceiling: Ceiling) -> Schema:
     return limits | {"properties": properties}
 
 
-def _paths(named: Named) -> Schema:
+def _paths(operations: Sequence[Operation], named: Named) -> Schema:
     paths: Schema = {}
-    for operation in OPERATIONS:
+    for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, named)
     return paths
 

@@ -46,7 +46,7 @@ class Room:
 
 async def read_body(request: Request, kind: type[W], room: Room) -> W:
     """The body as a value of its type; raises InvalidRequest, naming the fields, and QuotaExceeded."""
-    body = await _bounded(request, room)
+    body = await read_bounded(request, room)
     if weight(body, MAX_BODY_WEIGHT) > MAX_BODY_WEIGHT:
         raise InvalidRequest(f"the body has more than {MAX_BODY_WEIGHT} elements")
     try:
@@ -57,7 +57,8 @@ async def read_body(request: Request, kind: type[W], room: Room) -> W:
     return value
 
 
-async def _bounded(request: Request, room: Room) -> bytes:
+async def read_bounded(request: Request, room: Room) -> bytes:
+    """The body as it comes. Raises InvalidRequest and QuotaExceeded if it is too large."""
     if _declared(request.headers.get("content-length")) > MAX_BODY_BYTES:
         raise _too_large()
     parts: list[bytes] = []

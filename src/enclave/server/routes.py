@@ -1,6 +1,6 @@
 """One answer for each operation, and the routes drawn from the table of operations."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from starlette.requests import Request
@@ -20,6 +20,7 @@ from enclave.contracts.operations import (
     GET_RESULT,
     GET_SESSION,
     HEALTH,
+    IDENTITY,
     LIST_BINDINGS,
     LIST_SESSIONS,
     METRICS,
@@ -35,9 +36,19 @@ from enclave.contracts.sessions import CreateSessionRequest, Ready
 from enclave.contracts.wire import Wire
 from enclave.core.access import authorize, who_is
 from enclave.server import accounts, operator, tenancy
-from enclave.server.call import Call, OperatorCall, Platform, Respond, RespondToAnyone, RespondToOperator, credential
+from enclave.server.call import (
+    Call,
+    OperatorCall,
+    Platform,
+    Respond,
+    RespondToAnyone,
+    RespondToOperator,
+    admit_operator,
+    credential,
+)
 from enclave.server.download import Download
 from enclave.server.reading import idempotency_key, preferred_wait, read_body
+from enclave.server.relay import Relayed
 from enclave.server.sse import EventStream
 
 OPERATION: Final = "enclave.operation"
@@ -251,25 +262,25 @@ class OperatorsOwn:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; raises Unauthenticated, and Forbidden to an org's."""
         scope[OPERATION] = self._operation.name
-        given = credential(scope["headers"])
-        try:
-            await self._platform.authenticator.authenticate_operator(given)
-        except Forbidden as error:
-            caller = await self._platform.authenticator.authenticate(given)
-            self._platform.refusals.note(caller, self._operation, error)
-            raise
+        await admit_operator(self._platform, self._operation, credential(scope["headers"]))
         call = OperatorCall(self._platform, self._operation, Request(scope, receive))
         await (await self._respond(call))(scope, receive, send)
 
 
-def routes(platform: Platform) -> list[Route]:
+def routes(platform: Platform, operations: Sequence[Operation] = OPERATIONS) -> list[Route]:
     """A route for each operation."""
-    return [_route(platform, operation) for operation in OPERATIONS]
+    return [_route(platform, operation) for operation in operations]
+
+
+def _endpoint(platform: Platform, operation: Operation) -> ASGIApp:
+    if platform.relay is not None and operation.authority == IDENTITY:
+        return Relayed(platform, operation, platform.relay)
+    kind = Public if operation.public else OperatorsOwn if operation.operator else Guarded
+    return kind(platform, operation)
 
 
 def _route(platform: Platform, operation: Operation) -> Route:
-    kind = Public if operation.public else OperatorsOwn if operation.operator else Guarded
-    endpoint = kind(platform, operation)
+    endpoint = _endpoint(platform, operation)
     # A path within a session may have slashes.
     path = operation.path.replace("{path}", "{path:path}")
     route = Route(path, endpoint, methods=[operation.method], name=operation.name)
