@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import egress, endurance, latency, memory, processor, quota, store, tree
+from bench import egress, endurance, identity, latency, memory, processor, quota, store, tenancy, tree
 from bench.caller import PYTHON, Caller
 from bench.figure import Figure, show
 from enclave.contracts.identity import Credential
@@ -79,6 +79,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--sessions", type=int, default=2000, help="of the soak; 10000 takes minutes")
     parser.add_argument("--live", type=int, default=500, help="sessions alive at once")
+    parser.add_argument(
+        "--tenants", type=int, default=20_000, help="sessions beside others' 1000; 1000000 takes minutes"
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="of the rounds of everything else")
     return parser.parse_args()
 
@@ -90,6 +93,8 @@ def main() -> None:
     figures += run(asked, endure, pool=tree.WARM)
     figures += said(egress.measure(asked.scale))
     figures += said(store.measure(asked.scale))
+    figures += said(tenancy.measure(asked.tenants, max(1, int(500 * asked.scale))))
+    figures += said(identity.measure(asked.scale))
     show(figures)
 
 

@@ -18,12 +18,12 @@ READS = {
 AUDITS = {"get_org_audit", "list_keys", "list_members", "list_invitations"}
 MEMBERS = {"change_member", "remove_member", "create_invitation", "withdraw_invitation"}
 KEYS = {"create_key", "revoke_key"} | MEMBERS
-PUBLIC = {"health", "accept_invitation", "login", "refresh_token", "logout", "switch_org", "reset_password"}
+PUBLIC = {"health", "ready", "accept_invitation", "login", "refresh_token", "logout", "switch_org", "reset_password"}
 ORGS = {"create_org"}
 ANYONES = {"whoami", "list_orgs", "change_password"}
 OPERATORS = {
     "operator_list_orgs", "operator_found_org", "operator_disable_org", "operator_enable_org", "operator_revoke_key",
-    "operator_reset_password", "operator_get_terms", "operator_put_terms", "operator_get_usage",
+    "metrics", "operator_reset_password", "operator_get_terms", "operator_put_terms", "operator_get_usage",
 }  # fmt: skip
 ALL = READS | PUBLIC | ANYONES
 MAY = {

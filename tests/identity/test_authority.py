@@ -107,7 +107,14 @@ async def test_a_token_is_who_it_says(identity: EmbeddedIdentity, role: Role) ->
 
 
 @pytest.mark.parametrize(
-    "claims", [{"aud": "someone else"}, {"aud": ["a", "b"]}, {"exp": 4102444800.5}, {"sub": "Zoë 👩‍🚀"}]
+    "claims",
+    [
+        {"aud": "someone else"},
+        {"aud": ["a", "b"]},
+        {"exp": 4102444800.5},
+        {"sub": "Zoë 👩‍🚀"},
+        *({"sid": sid} for sid in (1, "", "\ud800", ["a"], "0" * 16)),
+    ],
 )
 def test_a_valid_token_is_enough_by_itself(identity: EmbeddedIdentity, claims: dict[str, Any]) -> None:
     assert identity.identify(issue_token(**claims)).org_id == "org_a"
@@ -188,6 +195,9 @@ class Nobody:
 
     def add_key(self, record: KeyRecord) -> None:
         raise NotImplementedError
+
+    def find_hash(self, key_id: str) -> tuple[bytes, str] | None:
+        return None
 
     def find_key(self, key_id: str) -> KeyRecord | None:
         return None

@@ -4,6 +4,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import jwt
 import pytest
 from pydantic import SecretStr
 
@@ -202,6 +203,8 @@ async def test_a_token_of_one_who_was_removed_or_lowered_is_worth_that_at_once(
     lowered = who(identity, tokens)
     await identity.members.remove(owner, user.user_id)
 
+    anothers = {"sub": user.user_id, "orgId": user.org_id, "role": "admin", "exp": 4102444800}
+    refused(identity, identity.sign_ins._tokens.sign(anothers))
     assert (user.role, lowered.role) == (Role.ADMIN, Role.AUDITOR)
     assert not lowered.scopes - user.scopes
     assert "sessions:write" not in lowered.scopes
@@ -229,6 +232,17 @@ async def test_a_token_of_another_issuer_passes_unless_it_names_two_who_are_stra
     refused(identity, sign({**claims, "sub": owner.user_id, "orgId": other.org_id}))
     await identity.operator.disable_org(owner.org_id)
     refused(identity, sign({**claims, "sub": "ada", "orgId": owner.org_id}))
+
+
+async def test_who_reads_a_token_cannot_end_the_sign_in_that_it_names(identity: Identity, owner: Principal) -> None:
+    tokens = await join(identity, owner)
+    claims = jwt.decode(tokens.token, options={"verify_signature": False})
+
+    assert len(claims["sid"]) == 16
+    assert claims["sid"] not in tokens.refresh_token
+    with pytest.raises(Unauthenticated):
+        await refresh(identity, f"er_{claims['sid']}_{'a' * 43}")
+    assert who(identity, await refresh(identity, tokens.refresh_token)).org_id == owner.org_id
 
 
 async def test_a_token_ends_with_its_sign_in(identity: Identity, owner: Principal, trail: Trail) -> None:
@@ -306,6 +320,7 @@ async def test_orgs_from_before_they_had_names_have_their_ids_as_such(tmp_path: 
         (org,) = (await identity.operator.list_orgs()).items
         assert (org.id, org.name, org.disabled_at) == (owner.org_id, owner.org_id, None)
         assert who(identity, tokens).org_id == owner.org_id
+        assert who(identity, await refresh(identity, tokens.refresh_token)).org_id == owner.org_id
         assert (await login(identity, ADA)).org_id == owner.org_id
         assert (await identity.orgs.create(owner, MINE)).role is Role.OWNER
 
@@ -314,6 +329,7 @@ def as_version_3(path: Path) -> None:
     """Take out of a database what the fourth version put in."""
     with closing(sqlite3.connect(path)) as old, old:
         old.executescript(
+            "DROP INDEX sign_ins_by_sid; ALTER TABLE sign_ins DROP COLUMN sid;"
             "DROP INDEX orgs_by_maker; DROP INDEX memberships_of_user; DROP INDEX sign_ins_of_user;"
             "DROP INDEX invitations_of_org; DROP TABLE resets; DROP TABLE operator;"
             "ALTER TABLE orgs DROP COLUMN made_by; ALTER TABLE orgs DROP COLUMN disabled_at;"

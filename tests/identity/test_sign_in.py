@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from threading import Event
 
 import pytest
 from pydantic import SecretStr
@@ -163,6 +164,29 @@ async def test_nobody_can_lock_another_out_of_where_they_signed_in(identity: Ide
     assert (await login(identity)).role is Role.DEVELOPER
     with pytest.raises(QuotaExceeded):
         await login(identity, address=THERE)
+
+
+async def test_who_signed_in_there_does_not_wait_behind_those_who_guess(
+    identity: Identity, owner: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await join(identity, owner)
+    await login(identity)
+    held = Event()
+    genuine = identity.sign_ins.passwords._compare
+    monkeypatch.setattr(
+        identity.sign_ins.passwords,
+        "_compare",
+        lambda kept, given: genuine(kept, given) if given == PASSWORD else held.wait() and False,
+    )
+    guessing = [
+        asyncio.create_task(failing(identity, 1, f"user{number}@example.org", f"198.51.100.{number}"))
+        for number in range(20)
+    ]
+    try:
+        assert (await asyncio.wait_for(login(identity), 10)).role is Role.DEVELOPER
+    finally:
+        held.set()
+    assert set(await asyncio.gather(*guessing)) == {Unauthenticated}
 
 
 @pytest.mark.usefixtures("no_hashing")

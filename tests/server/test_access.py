@@ -23,9 +23,10 @@ from enclave.contracts.orgs import AskReset, CreateOrg, FoundOrg
 from enclave.contracts.sessions import CreateSessionRequest
 from enclave.contracts.tenancy import OrgPolicy, OrgTerms
 from tests.orchestrator.test_files import leaves
-from tests.server.conftest import Site
+from tests.server.conftest import BOTH, Site
 
 pytestmark = pytest.mark.anyio
+SITES = BOTH
 
 SNAPSHOT = Path(__file__).parents[1] / "snapshots" / "access_matrix.txt"
 OPERATOR = "operator"

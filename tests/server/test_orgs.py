@@ -12,10 +12,11 @@ from enclave.contracts.identity import Principal, Role, Scope
 from enclave.contracts.operations import CREATE_SESSION, OPERATIONS, WHOAMI, Operation
 from enclave.core.access import ROLES
 from enclave.server.refusals import Refusals
-from tests.server.conftest import Answer, Site
+from tests.server.conftest import BOTH, Answer, Site
 from tests.server.test_sign_in import EMAIL, PASSWORD, joined, post
 
 pytestmark = pytest.mark.anyio
+SITES = BOTH
 
 TICKET = "0123456789abcdef_" + "a" * 43
 ODD = ["", "x", "ek_" + TICKET, "eo_" + TICKET, "er_" + TICKET, "a.b.c", "ek_" + "a" * 8000, "x" * 8193, "\xe9" * 20]
@@ -180,6 +181,7 @@ async def test_calls_that_are_refused_are_told_together(site: Site) -> None:
     assert sorted((one["actor"], one["operation"], one["reason"], one["count"]) for one in told) == [
         ("admin.org_a", "create_invitation", "scope", 1),
         ("developer.org_a", "list_keys", "scope", 2),
+        ("owner.org_a", "operator_found_org", "scope", 1),
         ("viewer.org_a", "create_session", "scope", 3),
     ]
     assert await refusals(site) == told

@@ -20,6 +20,7 @@ from enclave.contracts.audit import (
 from enclave.contracts.errors import Conflict
 from enclave.contracts.files import SessionFile
 from enclave.contracts.sessions import KillReason, Phase, Session, SessionResult
+from enclave.core.claim import Claim
 from enclave.core.files import digest
 from enclave.core.grant import Grant
 
@@ -39,11 +40,13 @@ UNSETTLED: Final = frozenset({Phase.PENDING, Phase.RUNNING})
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A session before and after, and the events that explain it; a store commits all of it or nothing."""
+    """A session before and after, and the events that explain it; a store commits all of it or nothing. What brings a
+    session into being may claim a key for it."""
 
     before: Phase | None
     session: Session
     events: tuple[AuditEvent, ...]
+    claim: Claim | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +54,14 @@ class Program:
     """What a session runs, the files that are put beside it, and what it was granted.
 
     Without code it is the entry point of its source. `bindings` are for the session's broker; `fetching` is for who
-    fetches the source, and for nobody else.
+    fetches the source, and for nobody else. `claim` is the key that its session takes.
     """
 
     code: str | None
     files: Mapping[str, bytes] = field(default_factory=dict)
     bindings: tuple[Grant, ...] = ()
     fetching: Grant | None = None
+    claim: Claim | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,9 @@ class TornDown:
 Outcome = Started | Finished | Lost | TornDown
 
 
-def created(session: Session, code: str | None, files: Sequence[SessionFile] = ()) -> Change:
+def created(
+    session: Session, code: str | None, files: Sequence[SessionFile] = (), claim: Claim | None = None
+) -> Change:
     """The change that brings a session into being; without code its program is its source's entry point."""
     source = (code or "").encode()
     event = SessionCreated(
@@ -111,7 +117,7 @@ def created(session: Session, code: str | None, files: Sequence[SessionFile] = (
         code_sha256=hashlib.sha256(source).hexdigest(),
         files=digest(files),
     )
-    return Change(None, session, (event,))
+    return Change(None, session, (event,), claim)
 
 
 def phase_after(outcome: Outcome) -> Phase:

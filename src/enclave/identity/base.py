@@ -1,9 +1,11 @@
 """What the control plane asks of the identity authority, wherever that runs."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from enclave.contracts.identity import Principal
+from enclave.contracts.introspection import Events, Introspect, Introspection, TakeEvents
 from enclave.contracts.keys import CreateKey, Key, MadeKey
 from enclave.contracts.members import (
     AcceptInvitation,
@@ -173,3 +175,52 @@ class Accounts:
     orgs: Orgs
     passwords: Passwords
     operator: Operator
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An operation of the identity authority's, on its way there: `target` is its path and query, `address` where it
+    came from."""
+
+    method: str
+    target: str
+    body: bytes = field(repr=False)
+    credential: str | None = field(repr=False)
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What it was answered with; of its headers those that are for the caller."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+class Relay(Protocol):
+    """The identity authority in another process, as its operations are led there."""
+
+    async def relay(self, asked: Asked) -> Answered:
+        """What it answers. Raises Unavailable; then what was asked may have been done all the same."""
+        ...
+
+    def forget(self, org_id: str | None = None) -> None:
+        """An org, or all of them, may have changed: ask anew about its callers."""
+        ...
+
+
+class Service(Protocol):
+    """What the identity authority does for a control plane in another process."""
+
+    def admits(self, credential: str) -> bool:
+        """Whether it is the credential of a control plane, told in constant time."""
+        ...
+
+    async def introspect(self, asked: Introspect) -> Introspection:
+        """Whose credential it is."""
+        ...
+
+    async def events(self, asked: TakeEvents) -> Events:
+        """What is to be told in the chains of orgs."""
+        ...

@@ -6,12 +6,15 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from enclave.contracts.errors import Unavailable
 from enclave.contracts.identity import Credential
 from enclave.identity.authority import EmbeddedIdentity
-from enclave.identity.home import write_private
+from enclave.identity.home import read_private, write_private
+from enclave.identity.introspection import EmbeddedService
 
 CREDENTIALS_FILE: Final = "credentials.json"
 OPERATOR_FILE: Final = "operator.json"
+SERVICE_FILE: Final = "service.json"
 OWNER_EMAIL: Final = "owner@localhost"
 
 
@@ -28,6 +31,20 @@ def bootstrap(home: Path, base_url: str, identity: EmbeddedIdentity) -> Credenti
         return str(identity.issue_key(identity.owner(OWNER_EMAIL)))
 
     return _leave(home / CREDENTIALS_FILE, base_url, identity.is_key, new_key)
+
+
+def bootstrap_service(home: Path, url: str, service: EmbeddedService) -> Credential:
+    """What a control plane in another process asks with, left in `home` in the same way; where the file is gone there
+    is another one, and the one before is refused. Raises Unavailable."""
+    return _leave(home / SERVICE_FILE, url, service.admits, lambda: str(service.issue()))
+
+
+def read_service(path: Path) -> Credential:
+    """The credential that was left by `bootstrap_service`. Raises Unavailable if it cannot be read or others can."""
+    try:
+        return Credential.model_validate_json(read_private(path), extra="ignore")
+    except ValidationError:
+        raise Unavailable(f"{path} is damaged: remove it, and start the identity service again") from None
 
 
 def _leave(path: Path, base_url: str, valid: Callable[[str], bool], make: Callable[[], str]) -> Credential:

@@ -65,6 +65,10 @@ class Directory(Protocol):
         """Put a key in force that has all the rights of its member, made by the platform itself."""
         ...
 
+    def find_hash(self, key_id: str) -> tuple[bytes, str] | None:
+        """The hash of a key's secret, and its org."""
+        ...
+
     def find_key(self, key_id: str) -> KeyRecord | None:
         """The key, whatever became of it; it may what both the key and its member may."""
         ...
@@ -114,6 +118,11 @@ class SqliteDirectory:
         with self._database.change() as connection:
             connection.execute(_ADD_KEY, row)
             post(connection, _event(record, now))
+
+    def find_hash(self, key_id: str) -> tuple[bytes, str] | None:
+        """The hash of a key's secret, and its org."""
+        row = self._database.one("SELECT hash, org_id FROM api_keys WHERE id = ?", (key_id,))
+        return (row[0], row[1]) if row else None
 
     def find_key(self, key_id: str) -> KeyRecord | None:
         """The key, whatever became of it; it may what both the key and its member may."""
@@ -185,7 +194,7 @@ _FIND_KEY: Final = (
 _STANDING: Final = (
     "SELECT orgs.id, disabled_at, users.id, ended_at, role, removed_at FROM (SELECT ? AS org, ? AS user, ? AS sign_in)"
     " LEFT JOIN orgs ON orgs.id = org LEFT JOIN users ON users.id = user"
-    " LEFT JOIN sign_ins ON sign_ins.id = sign_in"
+    " LEFT JOIN sign_ins ON sid = sign_in"
     " LEFT JOIN memberships AS m ON m.org_id = org AND m.user_id = user"
 )
 _REVOKE_KEY: Final = "UPDATE api_keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?"

@@ -31,13 +31,17 @@ class Guard:
         self._users = Attempts(MAX_OF_USER, WINDOW_SECONDS, now)
         self._known: dict[tuple[str, str], None] = {}
 
-    def take(self, address: str, email: str) -> None:
-        """Count an attempt, before it is made. Raises QuotaExceeded."""
+    def take(self, address: str, email: str) -> bool:
+        """Count an attempt, before it is made; whether the user signed in from there before. Raises QuotaExceeded."""
         pair = (site(address), email)
-        self._pairs.take(pair)
-        if pair not in self._known:
+        known = pair in self._known
+        if not known:
+            # First, so that an address cannot make up users without end.
             self._addresses.take(pair[0])
+        self._pairs.take(pair)
+        if not known:
             self._users.take(email)
+        return known
 
     def passed(self, address: str, email: str) -> None:
         """The attempt that was counted last succeeded."""

@@ -10,6 +10,7 @@ from enclave.identity.books import Books
 from enclave.identity.database import Clock, Database
 from enclave.identity.directory import SqliteDirectory
 from enclave.identity.home import private_home, secrets_of
+from enclave.identity.introspection import EmbeddedService
 from enclave.identity.keys import EmbeddedKeys
 from enclave.identity.members import EmbeddedMembers
 from enclave.identity.operator import EmbeddedOperator
@@ -36,6 +37,7 @@ class Identity:
     operator: EmbeddedOperator
     refusals: Refusals
     outbox: Outbox
+    service: EmbeddedService
 
     @property
     def accounts(self) -> Accounts:
@@ -44,9 +46,10 @@ class Identity:
 
     @classmethod
     def open(
-        cls, home: Path, sink: Sink, *, now: Clock, jwt_secret: str | None = None, orgs_per_user: int = 10
+        cls, home: Path, sink: Sink | None, *, now: Clock, jwt_secret: str | None = None, orgs_per_user: int = 10
     ) -> Self:
-        """The authority that lives in `home`, made there if there is none; events go to `sink`.
+        """The authority that lives in `home`, made there if there is none; events go to `sink`, and without one they
+        wait to be taken.
         `jwt_secret` is used in place of its own. A user makes `orgs_per_user` orgs at most.
 
         Raises InvalidRequest if the secret is too short, and Unavailable, saying why, if `home` cannot be used or
@@ -72,6 +75,7 @@ class Identity:
             operator=EmbeddedOperator(books),
             refusals=refusals,
             outbox=books.outbox,
+            service=EmbeddedService(books, authority),
         )
 
     async def tick(self) -> None:
@@ -82,6 +86,7 @@ class Identity:
 
     def close(self) -> None:
         """Release everything."""
+        self.outbox.close()
         self.authority.close()
 
 

@@ -3,6 +3,7 @@
 import sqlite3
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from secrets import token_hex
 from typing import Final
 
 from pydantic import SecretStr
@@ -43,11 +44,13 @@ class Seat:
 
 @dataclass(frozen=True, slots=True)
 class SignIn:
-    """Who is signed in where, with which refresh token."""
+    """Who is signed in where, with which refresh token, and what tokens name that by (a sign-in that is older than such
+    names has none)."""
 
     account: Account
     seat: Seat
     refresh: ApiKey = field(repr=False)
+    sid: str | None
 
 
 class SignIns:
@@ -80,11 +83,11 @@ class SignIns:
         row = self._books.database.one("SELECT id, email, password FROM users WHERE email = ?", (email,))
         account = Account(*row) if row else Account("", email, None)
         try:
-            self.guard.take(address, email)
+            known = self.guard.take(address, email)
         except QuotaExceeded:
             self._refusals.sign_in(account.user_id)
             raise
-        if not await self.passwords.fits(password, account.password):
+        if not await self.passwords.fits(password, account.password, known=known):
             self._refusals.sign_in(account.user_id)
             return None
         self.guard.passed(address, email)
@@ -95,10 +98,11 @@ class SignIns:
         now, first = self._books.database.now(), new_api_key(REFRESH)
         until = (now + SIGN_IN_LIFE).timestamp()
         connection.execute("DELETE FROM sign_ins WHERE expires_at <= ?", (now.timestamp(),))
-        row = (first.id, first.hash(self._books.pepper), seat.org_id, account.user_id, until)
+        sid = token_hex(8)
+        row = (first.id, first.hash(self._books.pepper), seat.org_id, account.user_id, until, sid)
         connection.execute(_BEGIN, row)
         post(connection, SignedIn(**self._books.told(seat.org_id, account.user_id)))
-        return SignIn(account, seat, first)
+        return SignIn(account, seat, first, sid)
 
     async def refresh(self, asked: Refresh) -> Tokens:
         """The next token and refresh token of a sign-in; the one that is given passes no more. If it had passed before,
@@ -119,11 +123,12 @@ class SignIns:
         if token is None:
             return
         with self._books.database.change() as connection:
-            sign_in = self._find(connection, token)
-            if sign_in is not None and token.has_hash(sign_in.hash, self._books.pepper):
+            found = self._find(connection, token)
+            ended = found is not None and token.has_hash(found.hash, self._books.pepper)
+            if found is not None and ended:
                 connection.execute(_END, (self._books.database.stamp(), token.id))
-                post(connection, SignedOut(**self._books.told(sign_in.org_id, sign_in.account.user_id)))
-        await self._books.settle(changed=sign_in is not None)
+                post(connection, SignedOut(**self._books.told(found.org_id, found.account.user_id)))
+        await self._books.settle(changed=ended)
 
     def given(self, sign_in: SignIn) -> Tokens:
         """What one who is signed in gets."""
@@ -132,7 +137,7 @@ class SignIns:
         until = int((self._books.database.now() + TOKEN_LIFE).timestamp())
         claims = {"sub": account.user_id, "email": account.email, "orgId": seat.org_id, "role": seat.role.value}
         return Tokens(
-            token=self._tokens.sign({**claims, "sid": sign_in.refresh.id, "exp": until}),
+            token=self._tokens.sign({**claims, "sid": sign_in.sid, "exp": until}),
             expires_at=datetime.fromtimestamp(until, UTC),
             refresh_token=str(sign_in.refresh),
             org_id=seat.org_id,
@@ -158,7 +163,7 @@ class SignIns:
 
     def _find(self, connection: sqlite3.Connection, token: ApiKey) -> "_Found | None":
         row = connection.execute(_SIGN_IN, (token.id, self._books.database.now().timestamp())).fetchone()
-        return _Found(token.id, row[0], row[1], Account(row[2], row[3], None)) if row else None
+        return _Found(token.id, row[0], row[1], Account(row[2], row[3], None), row[4]) if row else None
 
     def _next(self, connection: sqlite3.Connection, found: "_Found", org_id: str | None) -> SignIn:
         account, fresh = found.account, ApiKey(found.id, new_api_key().secret, REFRESH)
@@ -166,7 +171,7 @@ class SignIns:
         connection.execute(_RENEW, (fresh.hash(self._books.pepper), there.org_id, found.id))
         if org_id is not None:
             post(connection, SignedIn(**self._books.told(there.org_id, account.user_id)))
-        return SignIn(account, there, fresh)
+        return SignIn(account, there, fresh, found.sid)
 
     def _end_reused(self, connection: sqlite3.Connection, found: "_Found") -> None:
         connection.execute(_END, (self._books.database.stamp(), found.id))
@@ -181,6 +186,7 @@ class _Found:
     hash: bytes = field(repr=False)
     org_id: str
     account: Account
+    sid: str | None
 
 
 def seat(connection: sqlite3.Connection, user_id: str, org_id: str | None) -> Seat:
@@ -197,9 +203,9 @@ _SEAT: Final = (
     "SELECT org_id, role FROM memberships JOIN orgs ON orgs.id = org_id WHERE user_id = ? AND (org_id = ? OR ? IS NULL)"
     " AND removed_at IS NULL AND disabled_at IS NULL ORDER BY joined_at, org_id"
 )
-_BEGIN: Final = "INSERT INTO sign_ins (id, hash, org_id, user_id, expires_at) VALUES (?, ?, ?, ?, ?)"
+_BEGIN: Final = "INSERT INTO sign_ins (id, hash, org_id, user_id, expires_at, sid) VALUES (?, ?, ?, ?, ?, ?)"
 _SIGN_IN: Final = (
-    "SELECT hash, org_id, user_id, email FROM sign_ins AS s JOIN users ON users.id = user_id"
+    "SELECT hash, org_id, user_id, email, sid FROM sign_ins AS s JOIN users ON users.id = user_id"
     " WHERE s.id = ? AND expires_at > ? AND ended_at IS NULL"
 )
 _RENEW: Final = "UPDATE sign_ins SET hash = ?, org_id = ? WHERE id = ?"

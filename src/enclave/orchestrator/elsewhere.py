@@ -12,6 +12,7 @@ from enclave.contracts.audit import AuditEvent
 from enclave.contracts.errors import EnclaveError, InternalError, Unavailable
 from enclave.contracts.sessions import Phase, Session
 from enclave.core.session import UNSETTLED
+from enclave.orchestrator.settling import trail_of
 from enclave.orchestrator.stream import Stream, opens
 from enclave.store.base import Filter, Replicas, Store, Wish
 
@@ -21,7 +22,6 @@ TEARDOWN_SECONDS: Final = 10.0
 LOOK_SECONDS: Final = 2.0
 """How often is looked even if nobody tells of anything."""
 
-_TRAIL_PART: Final = 1000
 _MANY: Final = 10_000
 
 _log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class RemoteStream(Stream):
         async with self._looking:
             if not self.over:
                 session = await self._store.get(self.session.org_id, self.session.id)
-                self._tell_of(session, await self._trail())
+                self._tell_of(session, await trail_of(self._store, self.session, self._seq))
 
     def _tell_of(self, session: Session, events: tuple[AuditEvent, ...]) -> None:
         # Of a session that was not over a moment ago the end is not told before its result is known.
@@ -57,16 +57,6 @@ class RemoteStream(Stream):
             self.publish(known, session)
         if self.over:
             self.conclude(session)
-
-    async def _trail(self) -> tuple[AuditEvent, ...]:
-        org_id, session_id = self.session.org_id, self.session.id
-        events: tuple[AuditEvent, ...] = ()
-        while True:
-            after = events[-1].seq if events else self._seq
-            part = await self._store.trail(org_id, session_id, after=after, limit=_TRAIL_PART)
-            events += tuple(part)
-            if len(part) < _TRAIL_PART:
-                return events
 
 
 class Elsewhere:

@@ -6,8 +6,9 @@ Every lookup goes through the principal's org, so that another org's session and
 import asyncio
 import contextlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -20,7 +21,6 @@ from enclave.contracts.errors import (
     NotFound,
     PolicyUnenforceable,
     QuotaExceeded,
-    StaleSession,
     Unauthenticated,
     Unavailable,
 )
@@ -41,6 +41,7 @@ from enclave.contracts.policy import Guarantee
 from enclave.contracts.sessions import CreateSessionRequest, Phase, Session, SessionResult
 from enclave.contracts.wire import Page
 from enclave.core.access import authorize
+from enclave.core.claim import Claim, claim_of
 from enclave.core.cursor import check_limit, cut, event_cursor, seq_of, session_cursor, session_of
 from enclave.core.files import check_files, contents
 from enclave.core.policy import Ceiling, check_egress, check_template, require, required, resolve
@@ -49,11 +50,13 @@ from enclave.core.session import UNSETTLED, Program, TornDown, advance
 from enclave.core.tenancy import Allowance
 from enclave.orchestrator.account import Account
 from enclave.orchestrator.bindings import ServiceBindings
+from enclave.orchestrator.claims import Claims
 from enclave.orchestrator.elsewhere import Elsewhere
-from enclave.orchestrator.ending import Loss, Printed, cut_short, lost
-from enclave.orchestrator.identifier import session_ids
-from enclave.orchestrator.record import OPERATOR, PLATFORM, Ports, Record
+from enclave.orchestrator.ending import Loss, Printed, cut_short
+from enclave.orchestrator.identifier import first_id, session_ids
+from enclave.orchestrator.record import OPERATOR, Ports, Record
 from enclave.orchestrator.run import Run, Stop
+from enclave.orchestrator.settling import settle, trail_of
 from enclave.orchestrator.stream import Follower, Stream, parse_place, told
 from enclave.orchestrator.tenancy import Tenancy
 from enclave.store.base import Content, Filter, Kept, Wish
@@ -62,6 +65,7 @@ __all__ = ["Bounds", "Content", "Filter", "Orchestrator", "Ports", "ServiceBindi
 
 _ID: Final = re.compile(r"ses_[0-9a-z]{26}\Z")
 _RESTARTED: Final = Loss("platform_restart", "the platform was restarted while the session ran")
+_FORGOTTEN_AT_ONCE: Final = 500
 _TRAIL_PART: Final = 1000
 _EVICTION_SECONDS: Final = 10.0
 
@@ -71,11 +75,13 @@ DEFAULT_RETENTION: Final = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What the operator bounds: each session, how many run at once, and how long files are kept."""
+    """What the operator bounds: each session, how many run at once, and how long files are kept, and sessions, which
+    without a bound are kept for good."""
 
     max_concurrency: int
     ceiling: Ceiling = field(default_factory=Ceiling)
     file_retention: timedelta = DEFAULT_RETENTION
+    session_retention: timedelta | None = None
 
 
 class Orchestrator:
@@ -89,6 +95,7 @@ class Orchestrator:
         self._ids = session_ids(ports.clock)
         self._runs: dict[str, Run] = {}
         self._replays: WeakValueDictionary[tuple[str, Phase], Stream] = WeakValueDictionary()
+        self._claims = Claims(ports.store, ports.clock)
         self._closed = False
         self._disabled: set[str] = set()
         self._evicting: set[asyncio.Task[None]] = set()
@@ -103,12 +110,30 @@ class Orchestrator:
         del request  # it may be large, and the wait long
         return await record.answer(wait_seconds)
 
-    async def _begin(self, principal: Principal, request: CreateSessionRequest) -> Record:
+    async def create_once(
+        self, principal: Principal, request: CreateSessionRequest, key: str, *, wait_seconds: float | None = None
+    ) -> tuple[Session, bool]:
+        """As `create`, but for the first of all requests with this key; the others get its session. And whether it was
+        this one that made it. Raises KeyReused if the first asked for something else."""
+        authorize(principal, CREATE_SESSION)
+        claim = claim_of(key, request)
+        make = partial(self._make, principal, request, claim)
+        session_id, made = await self._claims.once(principal.org_id, claim, make)
+        del request, make
+        if (run := self._runs.get(session_id)) is not None:
+            return await run.record.answer(wait_seconds), made
+        return await self._ports.store.get(principal.org_id, session_id), made
+
+    async def _make(self, principal: Principal, request: CreateSessionRequest, claim: Claim) -> str:
+        record = await self._begin(principal, request, claim)
+        return (await record.answer(None)).id
+
+    async def _begin(self, principal: Principal, request: CreateSessionRequest, claim: Claim | None = None) -> Record:
         org_id = principal.org_id
         account = await self.tenancy.account(org_id)
         # Before anything costs; and again below, because others are accepted while this one is looked at.
         self.tenancy.check(org_id, account)
-        program = await self._program(principal, request)
+        program = replace(await self._program(principal, request), claim=claim)
         session = self._accept(principal, request, program, self.tenancy.allowance(account))
         self._admit(org_id)
         self.tenancy.check(org_id, account)
@@ -236,17 +261,11 @@ class Orchestrator:
     async def settle(self) -> None:
         """Bring to their end sessions that nobody runs: whose control plane is gone, or could not record their end.
         Call it now and then."""
-        for session in await self._ports.store.unsettled():
-            if session.id not in self._runs:
-                await self._give_up(session)
+        await settle(self._ports, self._runs)
 
-    async def _give_up(self, session: Session) -> None:
-        at = self._ports.clock()
-        result = cut_short(Exit(code=None), Printed("", ""), _RESTARTED.detail)
-        change = advance(session, lost(session, _RESTARTED, at, result), at=at, actor=PLATFORM)
-        # Of several who see the same, the store lets one.
-        with contextlib.suppress(StaleSession):
-            await self._ports.store.commit(change)
+    def running(self) -> int:
+        """How many sessions are pending or running here."""
+        return self._unsettled()
 
     async def recover(self) -> None:
         """Settle what an earlier process left behind; its sandboxes died with it. Call it once, before anything."""
@@ -282,10 +301,19 @@ class Orchestrator:
             await asyncio.wait(stopping, timeout=_EVICTION_SECONDS)
 
     async def tick(self) -> None:
-        """Remove files that were kept for long enough, and tell what quotas refused. Call it now and then."""
+        """Remove what was kept for long enough, and tell what quotas refused. Call it now and then."""
         await self.tenancy.tick()
+        await self._forget()
         for kept in await self._ports.files.kept(self._ports.clock() - self._bounds.file_retention):
             await self._ports.files.remove(kept.session_id)
+
+    async def _forget(self) -> None:
+        if self._bounds.session_retention is None:
+            return
+        before = first_id(self._ports.clock() - self._bounds.session_retention)
+        while ids := await self._ports.store.forget(before, _FORGOTTEN_AT_ONCE):
+            for session_id in ids:
+                await self._ports.files.remove(session_id)
 
     async def close(self) -> None:
         """Take no more sessions, and stop those that run: they end as failed, by reason of platform_restart."""
@@ -378,16 +406,7 @@ class Orchestrator:
         key = (session.id, session.phase)
         if (held := self._replays.get(key)) is not None:
             return held
-        return self._replays.setdefault(key, told(session, await self._trail(session)))
-
-    async def _trail(self, session: Session) -> tuple[AuditEvent, ...]:
-        events: tuple[AuditEvent, ...] = ()
-        while True:
-            after = events[-1].seq if events else 0
-            part = await self._ports.store.trail(session.org_id, session.id, after=after, limit=_TRAIL_PART)
-            events += tuple(part)
-            if len(part) < _TRAIL_PART:
-                return events
+        return self._replays.setdefault(key, told(session, await trail_of(self._ports.store, session)))
 
 
 def _check_id(session_id: str) -> None:

@@ -12,8 +12,11 @@ from typing import Protocol, TypeVar
 
 from enclave.contracts.audit import AuditEvent, BindingDeleted, BindingPut, OrgPolicyChanged, OrgTermsChanged
 from enclave.contracts.bindings import Binding
+from enclave.contracts.checkpoint import Checkpoint
 from enclave.contracts.sessions import Phase, Session
 from enclave.contracts.tenancy import OrgPolicy, OrgTerms
+from enclave.core import proof
+from enclave.core.claim import Claimed
 from enclave.core.grant import Grant
 from enclave.core.session import Change
 from enclave.core.usage import Used
@@ -38,6 +41,14 @@ class Head:
     digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class Oldest:
+    """The oldest entries of an org's chain, as they are stored, and the tombstone that they follow."""
+
+    tombstone: Checkpoint | None
+    entries: Sequence[proof.Entry]
+
+
 class Store(Protocol):
     """Sessions and audit events, kept together."""
 
@@ -45,7 +56,8 @@ class Store(Protocol):
         """Write a change, whole or not at all; the answer, the sealed events, comes when it is durable.
 
         The write is queued when `commit` is called, not when the answer is awaited: what is committed first is written
-        first. Raises StaleSession when the session is no longer in `change.before`.
+        first. Raises StaleSession when the session is no longer in `change.before`, and KeyReused when its claim was
+        made within the last 24 hours (by the session's `created_at`).
         """
         ...
 
@@ -67,6 +79,10 @@ class Store(Protocol):
         """The org's events with `seq` above `after`, in their order, those that belong to no session among them."""
         ...
 
+    async def claimed(self, org_id: str, key: str, since: datetime) -> Claimed | None:
+        """Whom a key of an org's requests was taken by, if that was since then."""
+        ...
+
     def note(self, key: str, event: AuditEvent) -> Awaitable[AuditEvent]:
         """Add an event that belongs to no session to its org's chain; the answer, the sealed event, comes when it is
         durable. Raises Conflict if one was added with this key."""
@@ -77,9 +93,27 @@ class Store(Protocol):
         And the moment of this answer, to ask with next."""
         ...
 
+    async def oldest(self, org_id: str, limit: int = 1000) -> Oldest:
+        """The oldest entries of an org's chain, at most so many."""
+        ...
+
+    def bury(self, tombstone: Checkpoint) -> Awaitable[None]:
+        """Remove the entries of an org up to one that is not its last, and keep what attests them: both or neither.
+        Nothing else removes an entry. Raises Conflict if that is not so."""
+        ...
+
+    def forget(self, before: str, limit: int = 1000) -> Awaitable[Sequence[str]]:
+        """Remove sessions that are settled, the oldest first, of ids below one, at most so many; the answer is their
+        ids. Their events stay in the chain."""
+        ...
+
     async def unsettled(self) -> Sequence[Session]:
         """Every session, of any org, that is pending or running; but those that another control plane runs that shares
         the store and lives."""
+        ...
+
+    async def check(self) -> None:
+        """Pass if the store can be read and written now. Raises Unavailable, saying what cannot be."""
         ...
 
     async def close(self) -> None:

@@ -1,8 +1,8 @@
 """An audit trail read from where it is kept or was exported to, to be examined without a server, or exported."""
 
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -21,12 +21,22 @@ _ENTRIES: Final = (
     "SELECT body, digest, org_id, seq, session_id, type, ts, previous FROM audit"
     " WHERE ? IS NULL OR org_id = ? ORDER BY org_id, seq"
 )
+LAST_TOMBSTONES: Final = (
+    "SELECT doc FROM tombstones AS t WHERE seq = (SELECT max(seq) FROM tombstones WHERE org_id = t.org_id)"
+)
 BESIDE: Final = ("orgId", "seq", "sessionId", "type", "ts", "previous")
 
 
 def stored(path: Path, org_id: str | None = None) -> Iterator[Entry]:
     """The entries in a database, of one org or of all; a server may be using it. Raises NotFound if there is none, and
     Unavailable, saying why, if it cannot be read."""
+    with _opened(path) as connection:
+        for row in connection.execute(_ENTRIES, (org_id, org_id)):
+            yield _entry(row)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.exists():
         raise NotFound(f"there is no database at {path}")
     try:
@@ -34,8 +44,7 @@ def stored(path: Path, org_id: str | None = None) -> Iterator[Entry]:
             # What is no text is to be found out, not to stop the search for it.
             connection.text_factory = bytes
             _check_version(connection, path)
-            for row in connection.execute(_ENTRIES, (org_id, org_id)):
-                yield _entry(row)
+            yield connection
     except sqlite3.Error as error:
         raise Unavailable(f"{path} cannot be read as a database: {error}") from error
 
@@ -52,10 +61,40 @@ def export(entries: Iterable[Entry]) -> Iterator[bytes]:
     return (line(one.body, one.digest) for one in entries)
 
 
-def verify(entries: Iterable[Entry], checkpoint_file: Path | None, public_key: str | None) -> Iterator[Finding]:
-    """What is found of each org in the entries of a database or an export. Raises as those that read them do."""
+def verify(
+    entries: Iterable[Entry],
+    checkpoint_file: Path | None,
+    public_key: str | None,
+    buried: Sequence[Checkpoint] = (),
+) -> Iterator[Finding]:
+    """What is found of each org in the entries of a database or an export, in the light of checkpoints and of the
+    database's tombstones. Raises as those that read them do."""
     told = checkpoints(checkpoint_file, public_key) if checkpoint_file else {}
-    return examine(entries, [one for those in told.values() for one in those])
+    return examine(entries, [*(one for those in told.values() for one in those), *buried])
+
+
+def tombstones(path: Path, public_key: str | None) -> list[Checkpoint]:
+    """The tombstones in a database, the last of each org. Raises as `stored` does, and InvalidRequest for one that was
+    not signed by the holder of the key, if one is given."""
+    with _opened(path) as connection:
+        return signed_ones([row[0] for row in connection.execute(LAST_TOMBSTONES)], str(path), public_key)
+
+
+def signed_ones(docs: Iterable[bytes | str], source: str, public_key: str | None) -> list[Checkpoint]:
+    """The tombstones that a source has. Raises InvalidRequest for one that makes no sense, or was not signed by the
+    holder of the key, if one is given."""
+    found = [_tombstone(doc, source) for doc in docs]
+    for one in found:
+        if public_key is not None and not is_signed(one, public_key):
+            raise InvalidRequest(f"{source}: the tombstone of {one.org_id} at {one.seq} is not signed by that key")
+    return found
+
+
+def _tombstone(doc: bytes | str, source: str) -> Checkpoint:
+    try:
+        return Checkpoint.model_validate_json(doc)
+    except ValidationError:
+        raise InvalidRequest(f"{source} has a tombstone that is none") from None
 
 
 def checkpoints(path: Path, public_key: str | None) -> dict[str, list[Checkpoint]]:

@@ -68,7 +68,6 @@ COPY = "INSERT INTO audit SELECT org_id, seq + {}, session_id, type, ts, body, {
         "UPDATE audit SET body = '{}' WHERE false",
         "DELETE FROM audit",
         "TRUNCATE audit",
-        "TRUNCATE sessions CASCADE",
         "SET session_replication_role = replica; DELETE FROM audit",
         "INSERT INTO audit SELECT * FROM audit ON CONFLICT (org_id, seq) DO UPDATE SET body = '{}'",
         COPY.format(0, "previous"),

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Final
 
+from enclave.contracts.checkpoint import Checkpoint
 from enclave.contracts.errors import NotFound, Unavailable
 from enclave.core.proof import Entry
-from enclave.store.examination import BESIDE
+from enclave.store.examination import BESIDE, LAST_TOMBSTONES, signed_ones
 from enclave.store.postgres.database import CONNECT_SECONDS, FAILURES, Database
 from enclave.store.postgres.migration import VERSION
 
@@ -35,6 +36,24 @@ def stored(url: str, org_id: str | None = None) -> Iterator[Entry]:
                 runner.run(connection.close(timeout=CONNECT_SECONDS))
 
 
+def tombstones(url: str, public_key: str | None) -> list[Checkpoint]:
+    """The tombstones in a database, the last of each org. Raises as `stored` does, and InvalidRequest for one that was
+    not signed by the holder of the key, if one is given."""
+    docs = asyncio.run(_tombstones(url))
+    return signed_ones(docs, "the database", public_key)
+
+
+async def _tombstones(url: str) -> list[str]:
+    connection = await _connection(url)
+    try:
+        await _check(connection)
+        return [row[0] for row in await connection.fetch(LAST_TOMBSTONES)]
+    except FAILURES as error:
+        raise Unavailable(f"the database cannot be read: {error}") from error
+    finally:
+        await connection.close()
+
+
 async def _connection(url: str) -> Any:
     database = await Database.open(url)
     connection = await database.connect()
@@ -42,12 +61,16 @@ async def _connection(url: str) -> Any:
     return connection
 
 
-async def _cursor(connection: Any, org_id: str | None) -> Any:
+async def _check(connection: Any) -> None:
     if await connection.fetchval("SELECT to_regclass('enclave_versions')") is None:
         raise NotFound("there is no audit trail in the database")
     version = await connection.fetchval(_NEWEST)
     if version > VERSION:
         raise Unavailable(f"the database has version {version}, made by a newer Enclave; this one knows {VERSION}")
+
+
+async def _cursor(connection: Any, org_id: str | None) -> Any:
+    await _check(connection)
     # One moment, and every row of it: also a second one where a key ought to forbid it.
     await connection.transaction(isolation="repeatable_read", readonly=True).start()
     return await connection.cursor(_ENTRIES, org_id, timeout=600)

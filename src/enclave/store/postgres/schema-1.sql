@@ -28,9 +28,10 @@ CREATE TABLE labels (
     org_id     text COLLATE "C" NOT NULL,
     name       bytea NOT NULL,
     value      bytea NOT NULL,
-    session_id text COLLATE "C" NOT NULL REFERENCES sessions (id),
+    session_id text COLLATE "C" NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
     PRIMARY KEY (org_id, name, value, session_id)
 );
+CREATE INDEX labels_of_session ON labels (session_id);
 
 -- Where each org's chain ends. Whoever writes anything of an org holds its row until the transaction ends, and rows of
 -- many orgs are taken in their order: so chains have one writer at a time, and writers never wait in a circle. `moved` is
@@ -47,7 +48,7 @@ CREATE INDEX heads_moved ON heads (moved);
 CREATE TABLE audit (
     org_id     text COLLATE "C" NOT NULL,
     seq        bigint NOT NULL CHECK (seq > 0),
-    session_id text COLLATE "C" REFERENCES sessions (id),
+    session_id text COLLATE "C",
     type       text NOT NULL,
     ts         text NOT NULL,
     body       text NOT NULL,
@@ -96,9 +97,29 @@ CREATE TABLE usage (
     PRIMARY KEY (org_id, day)
 );
 
+-- Keys that requests were made safe to repeat by: the session that each brought into being, the digest of the request,
+-- and when (POSIX seconds).
+CREATE TABLE claims (
+    org_id     text COLLATE "C" NOT NULL,
+    key        text COLLATE "C" NOT NULL,
+    session_id text COLLATE "C" NOT NULL,
+    digest     text NOT NULL,
+    made_at    double precision NOT NULL,
+    PRIMARY KEY (org_id, key)
+);
+CREATE INDEX claims_by_age ON claims (made_at);
+
+-- What attests entries that were removed for their age: `doc` is signed, says up to which, and is not removed.
+CREATE TABLE tombstones (
+    org_id text COLLATE "C" NOT NULL,
+    seq    bigint NOT NULL,
+    doc    text NOT NULL,
+    PRIMARY KEY (org_id, seq)
+);
+
 -- Sessions that somebody wants torn down on whose replica the request did not arrive.
 CREATE TABLE wishes (
-    session_id text COLLATE "C" PRIMARY KEY REFERENCES sessions (id),
+    session_id text COLLATE "C" PRIMARY KEY REFERENCES sessions (id) ON DELETE CASCADE,
     org_id     text COLLATE "C" NOT NULL,
     actor      text NOT NULL,
     made_at    timestamptz NOT NULL DEFAULT now()
@@ -108,8 +129,24 @@ CREATE FUNCTION audit_is_append_only() RETURNS trigger LANGUAGE plpgsql SET sear
 BEGIN
     RAISE EXCEPTION 'the audit trail is append-only' USING ERRCODE = 'restrict_violation';
 END $$;
-CREATE TRIGGER audit_is_not_changed BEFORE UPDATE OR DELETE OR TRUNCATE ON audit
+CREATE TRIGGER audit_is_not_changed BEFORE UPDATE OR TRUNCATE ON audit
     FOR EACH STATEMENT EXECUTE FUNCTION audit_is_append_only();
+CREATE TRIGGER tombstones_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON tombstones
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_is_append_only();
+
+-- Only what a tombstone attests can be removed.
+CREATE FUNCTION audit_is_not_erased() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    IF EXISTS (
+        SELECT FROM removed WHERE NOT EXISTS (
+            SELECT FROM tombstones WHERE tombstones.org_id = removed.org_id AND tombstones.seq >= removed.seq)
+    ) THEN
+        RAISE EXCEPTION 'the audit trail is append-only' USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_is_not_erased AFTER DELETE ON audit
+    REFERENCING OLD TABLE AS removed FOR EACH STATEMENT EXECUTE FUNCTION audit_is_not_erased();
 
 -- Of all rows that a statement adds, each must be the first of its org or lie on the one before it: with the primary key
 -- there is no gap, no second version and no fork.
@@ -117,7 +154,9 @@ CREATE FUNCTION audit_has_no_gap() RETURNS trigger LANGUAGE plpgsql SET search_p
 BEGIN
     IF EXISTS (
         SELECT FROM added LEFT JOIN audit AS before ON before.org_id = added.org_id AND before.seq = added.seq - 1
-        WHERE added.previous IS DISTINCT FROM coalesce(before.digest, CASE added.seq WHEN 1 THEN repeat('0', 64) END)
+        WHERE added.previous IS DISTINCT FROM coalesce(before.digest, CASE
+            WHEN added.seq = 1 AND NOT EXISTS (SELECT FROM tombstones WHERE tombstones.org_id = added.org_id)
+            THEN repeat('0', 64) END)
     ) THEN
         RAISE EXCEPTION 'the audit trail has no gap and no second version' USING ERRCODE = 'restrict_violation';
     END IF;
@@ -128,4 +167,6 @@ CREATE TRIGGER audit_is_a_chain AFTER INSERT ON audit
 
 -- Also in a session that says it is a replication's (`session_replication_role`).
 ALTER TABLE audit ENABLE ALWAYS TRIGGER audit_is_not_changed;
+ALTER TABLE audit ENABLE ALWAYS TRIGGER audit_is_not_erased;
+ALTER TABLE tombstones ENABLE ALWAYS TRIGGER tombstones_stay;
 ALTER TABLE audit ENABLE ALWAYS TRIGGER audit_is_a_chain;

@@ -1,9 +1,12 @@
 """A change of a session, and an event of none, as they are written."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from enclave.contracts.audit import AuditEvent
-from enclave.contracts.errors import Conflict
+from enclave.contracts.errors import Conflict, KeyReused
+from enclave.contracts.sessions import Session
+from enclave.core.claim import Claim, held_since
 from enclave.core.session import Change
 from enclave.core.usage import used_by
 from enclave.store.chain import Events
@@ -33,9 +36,13 @@ class Move:
         return self.change.events
 
     async def run(self, batch: Batch, sealed: Events) -> Events:
-        """Write it. Raises StaleSession, having written nothing."""
-        used = used_by(self.change)
-        batch.move(self.change, row_of(self.change))
+        """Write it. Raises StaleSession and KeyReused, having written nothing."""
+        used, row, claim = used_by(self.change), row_of(self.change), self.change.claim
+        if claim is not None and await _holder(batch, self.change.session, claim) is not None:
+            raise KeyReused
+        batch.move(self.change, row)
+        if claim is not None:
+            await _take(batch, self.change.session, claim)
         if used:
             batch.use(self.org_id, used)
         return sealed
@@ -65,3 +72,25 @@ class Note:
             raise Conflict("the event was added before")
         await batch.connection.execute("INSERT INTO noted (key) VALUES ($1)", self.key)
         return sealed[0]
+
+
+async def _holder(batch: Batch, session: Session, claim: Claim) -> str | None:
+    since = held_since(session.created_at).timestamp()
+    holder: str | None = await batch.connection.fetchval(CLAIMED, session.org_id, claim.key, since)
+    return holder
+
+
+async def _take(batch: Batch, session: Session, claim: Claim) -> None:
+    at = session.created_at
+    await batch.connection.execute(_EXPIRE, session.org_id, held_since(at).timestamp())
+    await batch.connection.execute(_TAKE, session.org_id, claim.key, session.id, claim.digest, at.timestamp())
+
+
+CLAIMED: Final = "SELECT session_id, digest FROM claims WHERE org_id = $1 AND key = $2 AND made_at > $3"
+# Of the org whose chain is held: two that removed each other's would wait in a circle.
+_EXPIRE: Final = "DELETE FROM claims WHERE org_id = $1 AND made_at <= $2"
+_TAKE: Final = (
+    "INSERT INTO claims (org_id, key, session_id, digest, made_at) VALUES ($1, $2, $3, $4, $5)"
+    " ON CONFLICT (org_id, key) DO UPDATE"
+    " SET session_id = excluded.session_id, digest = excluded.digest, made_at = excluded.made_at"
+)

@@ -7,21 +7,26 @@ chains that it writes to from the beginning to the end of it, so each chain has 
 import asyncio
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, Final, Self
 
 from pydantic import TypeAdapter
 
 from enclave.contracts.audit import AuditEvent
+from enclave.contracts.checkpoint import Checkpoint
 from enclave.contracts.errors import NotFound, Unavailable
 from enclave.contracts.sessions import Session, SessionResult
+from enclave.core import proof
+from enclave.core.claim import Claimed
 from enclave.core.session import Change
-from enclave.store.base import Filter, Head, Wish
+from enclave.store.base import Filter, Head, Oldest, Wish
 from enclave.store.postgres.binding import PostgresBindings
 from enclave.store.postgres.database import Database
 from enclave.store.postgres.feed import WISH_CHANNEL, Feed
 from enclave.store.postgres.migration import migrate
+from enclave.store.postgres.removal import Burial, Forgetting, Probe
 from enclave.store.postgres.replica import LEASE_SECONDS, Heartbeat
-from enclave.store.postgres.session import Move, Note
+from enclave.store.postgres.session import CLAIMED, Move, Note
 from enclave.store.postgres.tenancy import PostgresTenancy
 from enclave.store.postgres.writer import Writer
 from enclave.store.vault import Vault
@@ -30,13 +35,20 @@ _EVENT: Final = TypeAdapter[AuditEvent](AuditEvent)
 
 _GET: Final = "SELECT doc, result FROM sessions WHERE id = $1 AND org_id = $2"
 _TRAIL: Final = (
-    "SELECT body, digest FROM audit WHERE org_id = $1 AND session_id = $2 AND seq > $3 ORDER BY seq LIMIT $4"
+    "SELECT body, digest FROM audit WHERE org_id = $1 AND session_id = $2 AND seq > $3"
+    " AND EXISTS (SELECT FROM sessions WHERE id = $2 AND org_id = $1) ORDER BY seq LIMIT $4"
 )
 _CHAIN: Final = "SELECT body, digest FROM audit WHERE org_id = $1 AND seq > $2 ORDER BY seq LIMIT $3"
 # Every transaction below the moment is over, so what it changed is seen; one above may be seen twice, but is seen.
 _HEADS: Final = (
     "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint, org_id, seq, digest"
     " FROM (VALUES (1)) AS one LEFT JOIN heads ON seq > 0 AND moved >= $1"
+)
+# One statement, and so one moment: whoever buries does so between two of them.
+_OLDEST: Final = (
+    "SELECT (SELECT doc FROM tombstones WHERE org_id = $1 ORDER BY seq DESC LIMIT 1), body, digest"
+    " FROM (VALUES (1)) AS one LEFT JOIN ("
+    " SELECT seq, body, digest FROM audit WHERE org_id = $1 ORDER BY seq LIMIT $2) AS oldest ON true ORDER BY seq"
 )
 _UNSETTLED: Final = (
     "SELECT doc FROM sessions WHERE phase IN ('pending', 'running') AND (owner = $1 OR $2 AND NOT EXISTS ("
@@ -133,6 +145,30 @@ class PostgresStore:
         """Where the chains end that grew since a moment; all with 0. And the moment of this answer."""
         rows = await self._database.fetch(_HEADS, after)
         return rows[0][0], [Head(*row[1:]) for row in rows if row[1] is not None]
+
+    async def claimed(self, org_id: str, key: str, since: datetime) -> Claimed | None:
+        """Whom a key of an org's requests was taken by, if that was since then."""
+        rows = await self._database.fetch(CLAIMED, org_id, key, since.timestamp())
+        return Claimed(*rows[0]) if rows else None
+
+    async def oldest(self, org_id: str, limit: int = 1000) -> Oldest:
+        """The oldest entries of an org's chain, and the tombstone that they follow."""
+        rows = await self._database.fetch(_OLDEST, org_id, limit)
+        entries = [proof.Entry(body.encode(), digest) for _, body, digest in rows if body is not None]
+        return Oldest(None if rows[0][0] is None else Checkpoint.model_validate_json(rows[0][0]), entries)
+
+    def bury(self, tombstone: Checkpoint) -> Awaitable[None]:
+        """Remove the entries of an org up to one, and keep what attests them. Raises Conflict."""
+        return self._writer.put(Burial(tombstone))
+
+    def forget(self, before: str, limit: int = 1000) -> Awaitable[Sequence[str]]:
+        """Remove settled sessions of ids below one, the oldest first; their events stay."""
+        return self._writer.put(Forgetting(before, limit))
+
+    async def check(self) -> None:
+        """Read, and write so that it has to reach the disk. Raises Unavailable."""
+        await self._database.fetch("SELECT FROM sessions LIMIT 1")
+        await self._writer.put(Probe())
 
     async def unsettled(self) -> Sequence[Session]:
         """Every session, of any org, that is pending or running, and is this replica's or was one's that is gone."""
