@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import math
 import os
 import shutil
 import signal
@@ -441,6 +442,7 @@ async def test_a_connection_that_was_cut_while_it_was_idle_costs_nobody_an_error
     await store.commit(created(a_session(1), "x"))
     pid = store._writer._connection.get_server_pid()
     await sql.fetch("SELECT pg_terminate_backend($1)", pid)
+    store._writer._used = -math.inf  # as if it were long ago
     await store.commit(created(a_session(2), "x"))
 
 
@@ -492,35 +494,66 @@ async def test_a_disk_that_is_full_refuses_changes_and_heals(own: Server) -> Non
 
 
 class Cut:
-    """A connection that breaks at COMMIT: `sent` says whether the database still heard it."""
+    """A connection that breaks at the statement that commits: `sent` says whether the database still heard it."""
 
-    def __init__(self, connection: Any, *, sent: bool) -> None:
+    def __init__(self, connection: Any, *, sent: bool, at_once: bool) -> None:
         self._connection = connection
         self._sent = sent
+        self._at_once = at_once
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
 
     async def execute(self, statement: str, *values: object) -> object:
-        if statement != "COMMIT":
-            return await self._connection.execute(statement, *values)
+        return await self._cut(self._connection.execute, statement, values, commits=statement == "COMMIT")
+
+    async def fetchval(self, statement: str, *values: object) -> object:
+        return await self._cut(self._connection.fetchval, statement, values, commits=self._at_once)
+
+    async def _cut(self, act: Any, statement: str, values: tuple[object, ...], *, commits: bool) -> object:
+        if not commits:
+            return await act(statement, *values)
         if self._sent:
-            await self._connection.execute(statement)
+            await act(statement, *values)
         self._connection.terminate()
         raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
 
 
-async def test_a_commit_whose_answer_is_lost_is_found_out(store: PostgresStore) -> None:
-    await store.commit(created(a_session(1), "x"))
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_commit_whose_answer_is_lost_is_found_out(store: PostgresStore, at_once: bool) -> None:
     writer: Writer = store._writer
-    writer._connection = Cut(writer._connection, sent=True)
+
+    def cut(*, sent: bool) -> None:
+        writer._used = math.inf if at_once else -math.inf
+        writer._connection = Cut(writer._connection, sent=sent, at_once=at_once)
+
+    await store.commit(created(a_session(1), "x"))
+    cut(sent=True)
     (event,) = await store.commit(created(a_session(2), "x"))
     assert list(await chain(store))[-1] == event
 
     await store.commit(created(a_session(3), "x"))
-    writer._connection = Cut(writer._connection, sent=False)
+    cut(sent=False)
     with pytest.raises(Unavailable):
         await store.commit(created(a_session(4), "x"))
     assert [one.id for one in await store.find("org_a", Filter())] == [a_session(at).id for at in (3, 2, 1)]
     await store.commit(created(a_session(4), "x"))
     assert (verify(await chain(store)), len(await chain(store))) == (None, 4)
+
+
+async def test_what_a_writer_believes_is_compared(opened: Open) -> None:
+    """It writes at once on what it left, and others may have written since."""
+    one, other = await opened("r1"), await opened("r2")
+    await one.commit(created(a_session(1), "x"))
+    await one.commit(created(a_session(2), "x"))
+    await other.commit(advance(a_session(1), Started("local"), at=AT, actor="x"))
+    one._writer._used = math.inf
+    with pytest.raises(StaleSession):
+        await one.commit(advance(a_session(1), Started("local"), at=AT, actor="x"))
+    await one.commit(created(a_session(3), "x"))
+    await other.commit(created(a_session(4), "x"))
+    one._writer._used = math.inf
+    done = await asyncio.gather(*(one.commit(created(a_session(at), "x")) for at in (4, 5)), return_exceptions=True)
+
+    assert [type(answer) for answer in done] == [StaleSession, tuple]
+    assert (verify(await chain(one)), len(await chain(one))) == (None, 6)

@@ -29,6 +29,10 @@ class Write(Protocol[T_co]):
         """The session that it moves, if it is of one."""
 
     @property
+    def in_memory(self) -> bool:
+        """Whether it asks and writes nothing of its own, beside what a batch does."""
+
+    @property
     def events(self) -> Events:
         """What tells of it, not yet in the chain."""
 
@@ -45,6 +49,8 @@ class Batch:
     def __init__(self, connection: Any, owner: str) -> None:
         self.connection = connection
         self._owner = owner
+        self._held: dict[str, End] = {}
+        self._found: dict[str, tuple[str, str]] = {}
         self._ends: dict[str, End] = {}
         self._grown: set[str] = set()
         self._phases: dict[str, tuple[str, str]] = {}
@@ -59,10 +65,19 @@ class Batch:
         batch = cls(connection, owner)
         await connection.execute("BEGIN")
         for row in await connection.fetch(_HOLD, sorted({write.org_id for write in writes})):
-            batch._ends[row[0]] = End(row[1], row[2])
+            batch._held[row[0]] = End(row[1], row[2])
         # Only now: what others wrote before they let go of the chains is to be seen.
         if ids := list({write.session_id for write in writes if write.session_id is not None}):
-            batch._phases = {row[0]: (row[1], row[2]) for row in await connection.fetch(_PHASES, ids)}
+            batch._found = {row[0]: (row[1], row[2]) for row in await connection.fetch(_PHASES, ids)}
+        batch._ends, batch._phases = dict(batch._held), dict(batch._found)
+        return batch
+
+    @classmethod
+    def expecting(cls, connection: Any, owner: str, ends: dict[str, End], phases: dict[str, tuple[str, str]]) -> Self:
+        """A transaction of one statement, on what is believed of the chains and sessions; the database compares."""
+        batch = cls(connection, owner)
+        batch._held, batch._found = ends, phases
+        batch._ends, batch._phases = dict(ends), dict(phases)
         return batch
 
     async def apply(self, write: Write[object]) -> object:
@@ -103,14 +118,16 @@ class Batch:
         """A row by which it can be told whether the transaction was committed."""
         return self._links[-1] if self._links else None
 
-    async def flush(self) -> None:
-        """Write all that was applied and not yet written."""
+    async def flush(self) -> bool:
+        """Write all that was applied; False, and nothing is written, if the ends or phases were not as expected."""
         if not self._links:
-            return
-        ends = [(org_id, self._ends[org_id]) for org_id in self._grown]
+            return True
         created, labels = self._created.values(), [label for row in self._created.values() for label in row.labels]
-        await self.connection.execute(
-            _FLUSH,
+        ends = [(org_id, self._ends[org_id]) for org_id in self._grown]
+        written: bool = await self.connection.fetchval(
+            _WRITE,
+            *_columns([(org_id, end.seq, end.digest) for org_id, end in sorted(self._held.items())], 3),
+            *_columns([(id_, *found) for id_, found in self._found.items()], 3),
             *_columns([(*row.origin, *row.state) for row in created], 7),
             self._owner,
             *_columns([(session_id, *row.state) for session_id, row in self._moved.items()], 4),
@@ -118,9 +135,13 @@ class Batch:
             *_columns(self._links, 8),
             *_columns([(org_id, end.seq, end.digest) for org_id, end in ends], 3),
             *_columns([(*key, used.cpu_seconds, used.egress_bytes) for key, used in sorted(self._used.items())], 4),
-            SESSION_CHANNEL,
             _payloads(self._links),
         )
+        return written
+
+    def learnt(self) -> tuple[dict[str, End], dict[str, tuple[str, str]]]:
+        """Where the chains end and what the sessions are in, once it is durable."""
+        return self._ends, self._phases
 
 
 def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[list[Any]]:
@@ -140,31 +161,4 @@ _HOLD: Final = (
 )
 _PHASES: Final = "SELECT id, org_id, phase FROM sessions WHERE id = ANY($1::text[])"
 
-_FLUSH: Final = """
-WITH created AS (
-    INSERT INTO sessions (id, org_id, created_by, created_at, phase, doc, result, owner)
-    SELECT *, $8::text FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
-), moved AS (
-    UPDATE sessions SET phase = new.phase, doc = new.doc, result = new.result
-    FROM unnest($9::text[], $10::text[], $11::text[], $12::text[]) AS new (id, phase, doc, result)
-    WHERE sessions.id = new.id
-), labelled AS (
-    INSERT INTO labels (org_id, name, value, session_id)
-    SELECT * FROM unnest($13::text[], $14::bytea[], $15::bytea[], $16::text[])
-), appended AS (
-    INSERT INTO audit (org_id, seq, session_id, type, ts, body, previous, digest)
-    SELECT * FROM unnest(
-        $17::text[], $18::bigint[], $19::text[], $20::text[], $21::text[], $22::text[], $23::text[], $24::text[])
-), ended AS (
-    UPDATE heads SET seq = new.seq, digest = new.digest, moved = pg_current_xact_id()::text::bigint
-    FROM unnest($25::text[], $26::bigint[], $27::text[]) AS new (org_id, seq, digest)
-    WHERE heads.org_id = new.org_id
-), used AS (
-    INSERT INTO usage (org_id, day, cpu_seconds, egress_bytes)
-    SELECT * FROM unnest($28::text[], $29::text[], $30::float8[], $31::bigint[])
-    ON CONFLICT (org_id, day) DO UPDATE
-    SET cpu_seconds = usage.cpu_seconds + excluded.cpu_seconds,
-        egress_bytes = usage.egress_bytes + excluded.egress_bytes
-)
-SELECT pg_notify($32::text, payload) FROM unnest($33::text[]) AS payload
-"""
+_WRITE: Final = f"SELECT enclave_write({', '.join(f'${number}' for number in range(1, 39))})"

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from enclave.contracts.audit import BindingDeleted
 from enclave.contracts.bindings import Binding
@@ -63,6 +63,7 @@ class _Put:
     row: tuple[str | bytes, ...] = field(repr=False)
     events: Events
     session_id: None = None
+    in_memory: Literal[False] = False
 
     async def run(self, batch: Batch, sealed: Events) -> tuple[Binding, bool]:
         made = await self._is_new(batch.connection)
@@ -85,6 +86,7 @@ class _Delete:
     name: str
     events: Events
     session_id: None = None
+    in_memory: Literal[False] = False
 
     async def run(self, batch: Batch, sealed: Events) -> Binding:
         last = _one(await batch.connection.fetch(_GET, self.org_id, self.name))

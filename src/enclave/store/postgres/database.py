@@ -35,6 +35,7 @@ FAILURES: Final = (*GONE, asyncpg.PostgresError, OSError, TimeoutError)
 _SETTINGS: Final[Mapping[str, str]] = {
     "application_name": "enclave",
     "synchronous_commit": "on",
+    "default_transaction_isolation": "read committed",
     "statement_timeout": "10s",
     "lock_timeout": "5s",
     "idle_in_transaction_session_timeout": "10s",

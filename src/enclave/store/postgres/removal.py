@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from enclave.contracts.checkpoint import Checkpoint
 from enclave.contracts.errors import Conflict
@@ -17,6 +17,7 @@ class Burial:
     tombstone: Checkpoint
     events: Events = ()
     session_id: None = None
+    in_memory: Literal[False] = False
 
     @property
     def org_id(self) -> str:
@@ -42,6 +43,7 @@ class Forgetting:
     org_id: str = ""
     events: Events = ()
     session_id: None = None
+    in_memory: Literal[False] = False
 
     async def run(self, batch: Batch, sealed: Events) -> Sequence[str]:
         """Remove them; answer with their ids. What somebody else is just removing is left to them."""
@@ -55,6 +57,7 @@ class Probe:
     org_id: str = ""
     events: Events = ()
     session_id: None = None
+    in_memory: Literal[False] = False
 
     async def run(self, batch: Batch, sealed: Events) -> None:
         """The row of no org was written when the transaction began, and is once more when the next does."""

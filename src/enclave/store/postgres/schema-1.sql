@@ -170,3 +170,58 @@ ALTER TABLE audit ENABLE ALWAYS TRIGGER audit_is_not_changed;
 ALTER TABLE audit ENABLE ALWAYS TRIGGER audit_is_not_erased;
 ALTER TABLE tombstones ENABLE ALWAYS TRIGGER tombstones_stay;
 ALTER TABLE audit ENABLE ALWAYS TRIGGER audit_is_a_chain;
+
+-- Everything that a transaction writes of chains and sessions, if these are as whoever writes expects: false, and nothing is
+-- written, if an end or a phase is another. Rows of `heads` are locked, or made, in the order in which they are given.
+CREATE FUNCTION enclave_write(
+    text[], bigint[], text[], -- the ends of the chains
+    text[], text[], text[], -- the sessions that there are: id, org, phase
+    text[], text[], text[], text[], text[], text[], text[], text, -- sessions to be made, and their owner
+    text[], text[], text[], text[], -- sessions to be moved
+    text[], bytea[], bytea[], text[], -- labels
+    text[], bigint[], text[], text[], text[], text[], text[], text[], -- entries of the trail
+    text[], bigint[], text[], -- where the chains end then
+    text[], text[], double precision[], bigint[], -- what is used
+    text[] -- whom to tell of
+) RETURNS boolean LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    same bigint;
+BEGIN
+    WITH held AS (
+        INSERT INTO heads (org_id) SELECT unnest($1)
+        ON CONFLICT (org_id) DO UPDATE SET org_id = excluded.org_id RETURNING org_id, seq, digest
+    )
+    SELECT count(*) INTO same FROM held JOIN unnest($1, $2, $3) AS expected (org_id, seq, digest)
+        ON held.org_id = expected.org_id AND held.seq = expected.seq AND held.digest = expected.digest;
+    IF same <> cardinality($1) THEN
+        RETURN false;
+    END IF;
+    -- Only now: what others wrote before they let go of the chains is to be seen.
+    IF EXISTS (SELECT FROM sessions WHERE id = ANY ($7)) OR EXISTS (
+        SELECT FROM unnest($4, $5, $6) AS expected (id, org_id, phase) LEFT JOIN sessions ON sessions.id = expected.id
+        WHERE (sessions.org_id, sessions.phase) IS DISTINCT FROM (expected.org_id, expected.phase)
+    ) THEN
+        RETURN false;
+    END IF;
+    WITH created AS (
+        INSERT INTO sessions (id, org_id, created_by, created_at, phase, doc, result, owner)
+        SELECT *, $14 FROM unnest($7, $8, $9, $10, $11, $12, $13)
+    ), moved AS (
+        UPDATE sessions SET phase = new.phase, doc = new.doc, result = new.result
+        FROM unnest($15, $16, $17, $18) AS new (id, phase, doc, result) WHERE sessions.id = new.id
+    ), labelled AS (
+        INSERT INTO labels (org_id, name, value, session_id) SELECT * FROM unnest($19, $20, $21, $22)
+    ), appended AS (
+        INSERT INTO audit (org_id, seq, session_id, type, ts, body, previous, digest)
+        SELECT * FROM unnest($23, $24, $25, $26, $27, $28, $29, $30)
+    ), used AS (
+        INSERT INTO usage (org_id, day, cpu_seconds, egress_bytes) SELECT * FROM unnest($34, $35, $36, $37)
+        ON CONFLICT (org_id, day) DO UPDATE
+        SET cpu_seconds = usage.cpu_seconds + excluded.cpu_seconds,
+            egress_bytes = usage.egress_bytes + excluded.egress_bytes
+    )
+    UPDATE heads SET seq = new.seq, digest = new.digest, moved = pg_current_xact_id()::text::bigint
+    FROM unnest($31, $32, $33) AS new (org_id, seq, digest) WHERE heads.org_id = new.org_id;
+    PERFORM pg_notify('enclave_session', payload) FROM unnest($38) AS payload;
+    RETURN true;
+END $$;

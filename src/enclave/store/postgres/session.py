@@ -1,7 +1,7 @@
 """A change of a session, and an event of none, as they are written."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from enclave.contracts.audit import AuditEvent
 from enclave.contracts.errors import Conflict, KeyReused
@@ -31,6 +31,11 @@ class Move:
         return self.change.session.id
 
     @property
+    def in_memory(self) -> bool:
+        """Unless a key has to be looked for."""
+        return self.change.claim is None
+
+    @property
     def events(self) -> Events:
         """What tells of it."""
         return self.change.events
@@ -55,6 +60,7 @@ class Note:
     key: str
     event: AuditEvent
     session_id: None = None
+    in_memory: Literal[False] = False
 
     @property
     def org_id(self) -> str:

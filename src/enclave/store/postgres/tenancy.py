@@ -3,7 +3,7 @@
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import date
-from typing import Final
+from typing import Final, Literal
 
 from enclave.contracts.audit import OrgPolicyChanged, OrgTermsChanged
 from enclave.contracts.tenancy import OrgPolicy, OrgTerms
@@ -57,6 +57,7 @@ class _Put:
     doc: str
     events: Events
     session_id: None = None
+    in_memory: Literal[False] = False
 
     async def run(self, batch: Batch, sealed: Events) -> None:
         await batch.connection.execute(self.statement, self.org_id, self.doc)

@@ -1,6 +1,7 @@
 """The one task that writes, on a connection of its own."""
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -9,13 +10,17 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
-from enclave.contracts.errors import Unavailable
-from enclave.store.chain import Link
+from enclave.contracts.errors import StaleSession, Unavailable
+from enclave.store.chain import End, Link
 from enclave.store.postgres.batch import Batch, Write
 from enclave.store.postgres.database import FAILURES, GONE, Database
 
 MAX_QUEUED: Final = 8192
 MAX_BATCH: Final = 256
+MAX_KNOWN: Final = 32768
+"""Of how many chains and sessions is kept in memory where they are."""
+
+_FRESH_SECONDS: Final = 1.0
 
 _ATTEMPTS: Final = 3
 _DOUBT_SECONDS: Final = 5.0
@@ -49,6 +54,9 @@ class Writer:
         self._more = asyncio.Event()
         self._closed = False
         self._connection: Any = None
+        self._used = -math.inf
+        self._ends: dict[str, End] = {}
+        self._phases: dict[str, tuple[str, str]] = {}
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def put(self, write: Write[T]) -> asyncio.Future[T]:
@@ -98,16 +106,63 @@ class Writer:
         if self._connection is None or self._connection.is_closed():
             self._connection = None
             self._connection = await self._database.connect()
+        answers = await self._at_once(writes) if self._is_simple(writes) else None
+        if answers is None:
+            answers = await self._step_by_step(writes)
+        self._used = time.monotonic()
+        return answers
+
+    async def _step_by_step(self, writes: list[Write[Any]]) -> list[object]:
         batch = await Batch.begin(self._connection, self._owner, writes)
         answers = [await batch.apply(write) for write in writes]
         await batch.flush()
-        try:
-            await self._connection.execute("COMMIT")
-        except FAILURES as error:
-            self._drop()
-            if not await self._is_committed(batch.last):
-                raise _Undone from error
+        await self._sure(batch, self._connection.execute("COMMIT"))
+        self._learn(batch)
         return answers
+
+    async def _at_once(self, writes: list[Write[Any]]) -> list[object] | None:
+        """What `_step_by_step` does, in one statement, if all is as this process left it; None if it is not."""
+        ends = {write.org_id: self._ends[write.org_id] for write in writes}
+        ids = {write.session_id for write in writes if write.session_id in self._phases}
+        batch = Batch.expecting(self._connection, self._owner, ends, {one: self._phases[one] for one in ids if one})
+        answers = [await batch.apply(write) for write in writes]
+        # One that is refused may be refused for what is not so any more.
+        if any(isinstance(answer, StaleSession) for answer in answers) or not await self._sure(batch, batch.flush()):
+            self._forget()
+            return None
+        self._learn(batch)
+        return answers
+
+    def _is_simple(self, writes: list[Write[Any]]) -> bool:
+        # A connection that was idle is tried first: of a statement that was sent it would not be known whether it came.
+        fresh = time.monotonic() - self._used < _FRESH_SECONDS
+        return fresh and all(write.in_memory and write.org_id in self._ends for write in writes)
+
+    async def _sure(self, batch: Batch, commit: Awaitable[Any]) -> Any:
+        """What a commit answers; if the answer is lost, whether it came to be."""
+        try:
+            return await commit
+        except asyncpg.PostgresError as error:
+            if not isinstance(error, GONE):
+                raise  # it was rolled back
+            lost: Exception = error
+        except FAILURES as error:
+            lost = error
+        self._drop()
+        if not await self._is_committed(batch.last):
+            raise _Undone from lost
+        return True
+
+    def _learn(self, batch: Batch) -> None:
+        ends, phases = batch.learnt()
+        if len(self._ends) + len(self._phases) > MAX_KNOWN:
+            self._forget()
+        self._ends.update(ends)
+        self._phases.update(phases)
+
+    def _forget(self) -> None:
+        self._ends.clear()
+        self._phases.clear()
 
     async def _is_committed(self, last: Link | None) -> bool:
         """Whether a transaction is durable whose commit nobody answered."""
@@ -126,6 +181,7 @@ class Writer:
     def _drop(self) -> Any:
         """Let go of the connection, whatever state it is in; answers with it."""
         dropped, self._connection = self._connection, None
+        self._forget()
         if dropped is not None:
             dropped.terminate()
         return dropped
