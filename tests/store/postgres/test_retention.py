@@ -1,6 +1,7 @@
 """What is removed for its age from a PostgreSQL database, and what nobody can remove."""
 
 import asyncio
+import math
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 import asyncpg
 import pytest
 
-from enclave.contracts.errors import Conflict, InvalidRequest, KeyReused, NotFound
+from enclave.contracts.audit import SessionFailed
+from enclave.contracts.errors import Conflict, InvalidRequest, KeyReused, NotFound, StaleSession
+from enclave.contracts.sessions import SessionResult
 from enclave.core.claim import Claim
-from enclave.core.session import Started, TornDown, advance, created
+from enclave.core.session import Lost, Started, TornDown, advance, created
 from enclave.store.base import Filter, Head, Wish
 from enclave.store.checkpoint import Checkpoints
 from enclave.store.examination import verify
@@ -94,6 +97,26 @@ async def test_sessions_that_are_over_are_forgotten_and_their_events_are_not(sto
     with pytest.raises(NotFound):
         await store.trail("org_a", a_session(0).id)
     assert len(await chain(store)) == 8
+
+
+async def test_what_others_have_forgotten_is_not_moved(opened: Open) -> None:
+    """No event tells of it, so the chain ends where it did."""
+    one, other = await opened("r1"), await opened("r2")
+    session = a_session(1)
+    await one.commit(created(session, "x"))
+    failed = advance(session, Lost(_FAILED, SessionResult()), at=AT, actor="x")
+    await one.commit(failed)
+    assert await other.forget(a_session(2).id) == [session.id]
+    one._writer._used = math.inf
+
+    with pytest.raises(StaleSession):
+        await one.commit(advance(failed.session, TornDown(), at=AT, actor="x"))
+    assert len(await chain(one)) == 2
+
+
+_FAILED = SessionFailed(
+    ts=AT, org_id="org_a", session_id=a_session(1).id, actor="x", reason="sandbox_lost", detail="gone"
+)
 
 
 async def test_a_key_is_taken_once_by_all(opened: Open) -> None:
