@@ -104,7 +104,7 @@ async def test_what_others_have_forgotten_is_not_moved(opened: Open) -> None:
     one, other = await opened("r1"), await opened("r2")
     session = a_session(1)
     await one.commit(created(session, "x"))
-    failed = advance(session, Lost(_FAILED, SessionResult()), at=AT, actor="x")
+    failed = advance(session, Lost(_FAILED, SessionResult(exit_code=None)), at=AT, actor="x")
     await one.commit(failed)
     assert await other.forget(a_session(2).id) == [session.id]
     one._writer._used = math.inf
