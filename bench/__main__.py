@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import egress, endurance, identity, latency, memory, processor, quota, tenancy, tree
+from bench import audit, egress, endurance, identity, latency, memory, processor, quota, tenancy, tree
 from bench.caller import PYTHON, Caller
 from bench.figure import Figure, show
 from enclave.contracts.identity import Credential
@@ -94,6 +94,7 @@ def main() -> None:
     figures += said(egress.measure(asked.scale))
     figures += said(tenancy.measure(asked.tenants, max(1, int(500 * asked.scale))))
     figures += said(identity.measure(asked.scale))
+    figures += said(audit.measure(max(1000, int(200_000 * asked.scale))))
     show(figures)
 
 
