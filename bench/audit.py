@@ -38,11 +38,18 @@ async def _empty(database: Path) -> None:
 
 def _fill(database: Path, entries: int) -> None:
     """One org's chain, as the store's writer makes it."""
-    told = {"ts": datetime.now(UTC), "org_id": "org_a", "session_id": None, "actor": "platform"}
-    event = EgressDenied.model_validate(
-        {**told, "target": "198.51.100.7:443", "protocol": "tcp", "name": None, "rule": None, "reason": "no rule allows it",
-         "count": 1}
-    )  # fmt: skip
+    event = EgressDenied(
+        ts=datetime.now(UTC),
+        org_id="org_a",
+        session_id=None,
+        actor="platform",
+        target="198.51.100.7:443",
+        protocol="tcp",
+        name=None,
+        rule=None,
+        reason="no rule allows it",
+        count=1,
+    )
     rows, previous = [], GENESIS
     for seq in range(1, entries + 1):
         placed, body = link(event, seq=seq, previous=previous)
