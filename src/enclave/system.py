@@ -24,7 +24,7 @@ from enclave.identity.home import private_home, secret_key_of, signing_key_of, w
 from enclave.identity.service import Identity
 from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, ServiceBindings
 from enclave.server.app import Application
-from enclave.server.routes import Platform
+from enclave.server.call import Platform
 from enclave.source.base import SourceFetcher
 from enclave.source.git import Git, GitFetcher
 from enclave.store.checkpoint import Checkpoints
@@ -72,8 +72,6 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         stack.push_async_callback(store.close)
         checkpoints = _checkpoints(settings, store)
         stack.push_async_callback(_attempt, checkpoints.tick)
-        identity = Identity.open(settings.home, store.note, now=_now, jwt_secret=settings.jwt_secret)
-        stack.callback(identity.close)
         sources = GitFetcher.open(settings.source_directory, settings.egress_private)
         backend = _backend(settings)
         stack.push_async_callback(backend.close)
@@ -81,6 +79,8 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         orchestrator = _orchestrator(settings, store, backend, sources)
         stack.push_async_callback(orchestrator.close)
         await orchestrator.recover()
+        identity = Identity.open(settings.home, orchestrator.note, now=_now, jwt_secret=settings.jwt_secret)
+        stack.callback(identity.close)
         credential = bootstrap(settings.home, base_url(settings), identity.authority)
         ticking = [
             asyncio.create_task(_repeat(_TICK_SECONDS, identity.tick, orchestrator.tick)),
@@ -148,7 +148,7 @@ def base_url(settings: Settings) -> str:
 def _orchestrator(
     settings: Settings, store: SqliteStore, backend: Backend, sources: SourceFetcher | None
 ) -> Orchestrator:
-    ports = Ports(store, backend, _now, DirectoryFiles.open(settings.home / FILES), sources)
+    ports = Ports(store, backend, _now, DirectoryFiles.open(settings.home / FILES), store.tenancy(), sources)
     bindings = ServiceBindings(store.bindings(_secret_key(settings)), _now, settings.egress_private)
     retention = timedelta(seconds=settings.file_retention)
     return Orchestrator(ports, bindings, Bounds(max_concurrency=settings.max_concurrency, file_retention=retention))

@@ -10,16 +10,17 @@ from enclave.contracts.operations import CREATE_SESSION, OPERATIONS, Operation
 from enclave.core.access import ROLES, authorize, lesser
 
 WRITES = {"create_session", "teardown_session"}
-SETS_UP = {"put_binding", "delete_binding"}
+SETS_UP = {"put_binding", "delete_binding", "put_policy"}
 READS = {
     "list_sessions", "get_session", "get_result", "get_audit", "stream_session", "get_file", "list_bindings",
-    "get_binding",
+    "get_binding", "get_usage", "get_policy",
 }  # fmt: skip
 AUDITS = {"get_org_audit", "list_keys", "list_members"}
 MEMBERS = {"change_member", "remove_member", "create_invitation"}
 KEYS = {"create_key", "revoke_key"} | MEMBERS
 PUBLIC = {"health", "accept_invitation", "login", "refresh_token", "logout"}
 ANYONES = {"whoami"}
+OPERATORS = {"operator_get_terms", "operator_put_terms", "operator_get_usage"}
 ALL = READS | PUBLIC | ANYONES
 MAY = {
     Role.OWNER: ALL | SETS_UP | WRITES | AUDITS | KEYS,
@@ -28,6 +29,7 @@ MAY = {
     Role.VIEWER: ALL,
     Role.AUDITOR: ALL | AUDITS,
 }
+NAMED = {operation.name: operation for operation in OPERATIONS}
 LINE = (Role.OWNER, Role.ADMIN, Role.DEVELOPER, Role.VIEWER)
 
 
@@ -41,7 +43,8 @@ def test_a_role_may_do_what_the_table_says_and_nothing_else(role: Role, operatio
     if operation.name in MAY[role]:
         authorize(principal(role), operation)
     else:
-        with pytest.raises(Forbidden, match=f"{role} lacks the scope {operation.scope}"):
+        lacking = "only the operator may" if operation.operator else f"{role} lacks the scope {operation.scope}"
+        with pytest.raises(Forbidden, match=lacking):
             authorize(principal(role), operation)
 
 
@@ -70,7 +73,8 @@ def test_a_key_that_may_less_than_its_role_is_told_so() -> None:
 def test_an_operation_asks_for_a_scope_or_is_listed_here() -> None:
     assert {operation.name for operation in OPERATIONS if operation.public} == PUBLIC
     assert {operation.name for operation in OPERATIONS if operation.any_scope} == ANYONES
-    assert all((operation.scope is None) == (operation.name in PUBLIC | ANYONES) for operation in OPERATIONS)
+    assert {operation.name for operation in OPERATIONS if operation.operator} == OPERATORS
+    assert all((operation.scope is None) == (one in PUBLIC | ANYONES | OPERATORS) for one, operation in NAMED.items())
 
 
 @pytest.mark.parametrize("one", list(Role))
@@ -86,7 +90,7 @@ def test_an_auditor_changes_nothing() -> None:
 
 
 def test_whatever_changes_something_needs_the_right_to_write() -> None:
-    changing = {operation.name for operation in OPERATIONS if operation.method != "GET" and not operation.public}
+    changing = {operation.name for operation in OPERATIONS if operation.method != "GET" and operation.scope}
 
-    writing = (Scope.SESSIONS_WRITE, Scope.BINDINGS_WRITE, Scope.KEYS_WRITE, Scope.MEMBERS_WRITE)
-    assert changing == {one.name for one in OPERATIONS if one.scope in writing} == WRITES | SETS_UP | KEYS
+    writing = {scope for scope in Scope if scope.endswith(":write")}
+    assert changing - OPERATORS == {one.name for one in OPERATIONS if one.scope in writing} == WRITES | SETS_UP | KEYS

@@ -195,6 +195,12 @@ class Nobody:
     def revoke_key(self, key_id: str) -> None:
         raise NotImplementedError
 
+    def find_operator(self, key_id: str) -> bytes | None:
+        return None
+
+    def replace_operator(self, key_id: str, digest: bytes) -> None:
+        raise NotImplementedError
+
     def close(self) -> None:
         pass
 

@@ -55,7 +55,7 @@ def test_nobody_else_can_look_into_the_home(home: Path) -> None:
         bootstrap(home, URL, identity)
         modes = {path.name: mode(path) for path in home.iterdir()}
 
-    names = ("credentials.json", "secrets.json", "identity.db", "identity.db-wal", "identity.db-shm")
+    names = ("credentials.json", "operator.json", "secrets.json", "identity.db", "identity.db-wal", "identity.db-shm")
     assert modes == dict.fromkeys(names, 0o600)
     assert mode(home) == 0o700
 

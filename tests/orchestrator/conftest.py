@@ -39,7 +39,7 @@ class Stage:
 
 
 def ports_of(store: SqliteStore, backend: Backend, kept: Path) -> Ports:
-    return Ports(store, backend, lambda: datetime.now(UTC), DirectoryFiles.open(kept))
+    return Ports(store, backend, lambda: datetime.now(UTC), DirectoryFiles.open(kept), store.tenancy())
 
 
 def orchestrator_of(store: SqliteStore, ports: Ports, max_concurrency: int = 100) -> Orchestrator:

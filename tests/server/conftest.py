@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import uvicorn
 
+from enclave.contracts.errors import Forbidden
 from enclave.contracts.identity import Principal, Role
 from enclave.contracts.sessions import Health
 from enclave.core.access import ROLES
@@ -21,7 +22,7 @@ from enclave.identity.base import Accounts, Authenticator
 from enclave.identity.service import DATABASE, Identity
 from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, ServiceBindings
 from enclave.server.app import Application
-from enclave.server.routes import Platform
+from enclave.server.call import Platform
 from enclave.store.files import DirectoryFiles
 from enclave.store.sqlite import SqliteStore
 from tests.scripted import PuppetBackend
@@ -43,6 +44,11 @@ class Tokens:
         if not dot or role not in list(Role):
             return await self.authority.authenticate(credential)
         return Principal(user_id=credential, org_id=org_id, role=Role(role), scopes=ROLES[Role(role)])
+
+    async def authenticate_operator(self, credential: str) -> None:
+        if credential.partition(".")[0] in list(Role):
+            raise Forbidden
+        await self.authority.authenticate_operator(credential)
 
 
 @dataclass(frozen=True)
@@ -162,11 +168,11 @@ def seed(path: Path) -> None:
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     store = SqliteStore.open(tmp_path / "enclave.db")
     backend = PuppetBackend()
-    ports = Ports(store, backend, lambda: datetime.now(UTC), DirectoryFiles.open(tmp_path / "files"))
+    ports = Ports(store, backend, lambda: datetime.now(UTC), DirectoryFiles.open(tmp_path / "files"), store.tenancy())
     bindings = ServiceBindings(store.bindings(bytes(32)), ports.clock)
     orchestrator = Orchestrator(ports, bindings, Bounds(max_concurrency=100))
     health = Health(ok=True, backend=backend.name, backend_healthy=True)
-    identity = Identity.open(tmp_path / "home", store.note, now=ports.clock)
+    identity = Identity.open(tmp_path / "home", orchestrator.note, now=ports.clock)
     seed(tmp_path / "home" / DATABASE)
     accounts = Accounts(identity.keys, identity.members, identity.sign_ins)
     platform = Platform(orchestrator, Tokens(identity.authority), accounts, lambda: health)

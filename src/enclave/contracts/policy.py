@@ -1,7 +1,7 @@
 """What a session is granted: limits, egress, and the guarantees a backend gives in return."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
@@ -53,6 +53,9 @@ class EgressMode(StrEnum):
 
 EgressRule = Annotated[str, Field(min_length=1, max_length=300)]
 
+MAX_RULES: Final = 256
+"""The most rules that a caller may put in one list. What is in force may be several lists together."""
+
 
 def _empty(value: object) -> bool:
     return value == ()
@@ -66,12 +69,13 @@ class EgressPolicy(Wire):
     is written `[2001:db8::/32]:443`. Private space is reached only by a CIDR that lies within it, or by a name where
     the operator lets names lead there. Loopback, link-local, multicast and reserved addresses and a cloud's metadata
     service are never reached. A denied name is not resolved; an address that a CIDR allows is reached whatever names it
-    has. `deny` is there only when it lists any.
+    has. `deny` is there only when it lists any: up to 256 rules of the request, and those that the operator's floor and
+    the org's own policy deny.
     """
 
     mode: EgressMode = EgressMode.DENY_ALL
-    allow: tuple[EgressRule, ...] = Field(default=(), max_length=256)
-    deny: tuple[EgressRule, ...] = Field(default=(), max_length=256, exclude_if=_empty)
+    allow: tuple[EgressRule, ...] = Field(default=(), max_length=MAX_RULES)
+    deny: tuple[EgressRule, ...] = Field(default=(), max_length=3 * MAX_RULES, exclude_if=_empty)
 
 
 class Guarantee(StrEnum):

@@ -20,7 +20,10 @@ ROLES: Final[Mapping[Role, frozenset[Scope]]] = {
 
 
 def authorize(principal: Principal, operation: Operation) -> None:
-    """Pass if the principal holds the operation's scope; raise Forbidden, naming it, if not."""
+    """Pass if the principal holds the operation's scope; raise Forbidden, naming it, if not. Nobody's in an org is the
+    operator's."""
+    if operation.operator:
+        raise Forbidden("only the operator may")
     if operation.scope is not None and operation.scope not in principal.scopes:
         # A key may have fewer scopes than its role.
         lacking = f"the role {principal.role}" if principal.scopes == ROLES[principal.role] else "this credential"

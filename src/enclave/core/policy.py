@@ -1,11 +1,12 @@
 """What a request may have: defaults, bounds, and the guarantees it needs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from enclave.contracts.errors import FieldProblem, InvalidRequest, PolicyUnenforceable
+from enclave.contracts.errors import EnclaveError, FieldProblem, InvalidRequest, PolicyUnenforceable
 from enclave.contracts.policy import (
+    MAX_RULES,
     EgressMode,
     EgressPolicy,
     Guarantee,
@@ -43,15 +44,23 @@ class Ceiling:
 
 def resolve(requested: RequestedLimits, ceiling: Ceiling) -> SessionLimits:
     """The limits in force; raises InvalidRequest, naming each field that is out of bounds and the bounds."""
-    asked = {name: value for name, value in requested if value is not None}
-    problems = {
-        f"limits.{wire_name(name)}": f"must be between {least:g} and {most:g}"
-        for name, value in asked.items()
-        for least, most in [(getattr(FLOOR, name), getattr(ceiling.most, name))]
-        if not least <= value <= most
+    refuse("a limit is out of bounds", out_of_bounds(requested, ceiling.most))
+    return ceiling.default.model_copy(update=named(requested))
+
+
+def named(limits: RequestedLimits) -> dict[str, float]:
+    """The limits that are not left out, by their names."""
+    return {name: value for name, value in limits if value is not None}
+
+
+def out_of_bounds(limits: RequestedLimits, most: SessionLimits) -> dict[str, str]:
+    """Each field that is out of bounds, and the bounds."""
+    return {
+        f"limits.{wire_name(name)}": f"must be between {least:g} and {greatest:g}"
+        for name, value in named(limits).items()
+        for least, greatest in [(getattr(FLOOR, name), getattr(most, name))]
+        if not least <= value <= greatest
     }
-    _refuse("a limit is out of bounds", problems)
-    return ceiling.default.model_copy(update=asked)
 
 
 _NO_RULES: Final = "must be empty when egress.mode is deny_all; use mode allowlist"
@@ -65,11 +74,17 @@ def check_egress(egress: EgressPolicy) -> None:
     lists = {"egress.allow": egress.allow, "egress.deny": egress.deny}
     if egress.mode is EgressMode.DENY_ALL:
         idle = [field for field, rules in lists.items() if rules]
-        _refuse("egress rules without an allowlist", dict.fromkeys(idle, _NO_RULES))
+        refuse("egress rules without an allowlist", dict.fromkeys(idle, _NO_RULES))
         return
-    named = {f"{field}.{index}": rule for field, rules in lists.items() for index, rule in enumerate(rules)}
-    found = {field: message for field, rule in named.items() if (message := _malformed(rule))}
-    _refuse("an egress rule is malformed", found)
+    refuse("an egress rule is malformed", malformed(lists))
+
+
+def malformed(lists: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Each rule of the lists, by their fields, that is none, and what to write instead; each list that is too long."""
+    if long := [field for field, rules in lists.items() if len(rules) > MAX_RULES]:
+        return dict.fromkeys(long, f"has more than {MAX_RULES} rules")
+    rules = {f"{field}.{index}": rule for field, rules in lists.items() for index, rule in enumerate(rules)}
+    return {field: message for field, rule in rules.items() if (message := _malformed(rule))}
 
 
 def _malformed(rule: str) -> str | None:
@@ -80,10 +95,11 @@ def _malformed(rule: str) -> str | None:
     return None
 
 
-def _refuse(detail: str, problems: Mapping[str, str]) -> None:
+def refuse(detail: str, problems: Mapping[str, str], kind: type[EnclaveError] = InvalidRequest) -> None:
+    """Raise an error that names the fields, if there is any."""
     if problems:
         errors = tuple(FieldProblem(field=field, message=message) for field, message in problems.items())
-        raise InvalidRequest(detail, errors=errors)
+        raise kind(detail, errors=errors)
 
 
 _LANGUAGES: Final[Mapping[Language, Guarantee]] = {

@@ -1,6 +1,7 @@
 """API keys: `ek_<id>_<secret>`. The id is public; the secret is 256 random bits, kept only as a keyed hash.
 
-Refresh tokens and the codes of invitations are made and kept in the same way, with a prefix of their own.
+Refresh tokens, the codes of invitations and resets, and the operator's credential are made and kept in the same way,
+each with a prefix of its own.
 """
 
 import hmac
@@ -12,6 +13,7 @@ from typing import Final
 # The secret is URL-safe Base64 and may hold underscores itself: its place is told by length, not by splitting.
 _SHAPE: Final = re.compile(r"([a-z]{2})_([0-9a-z]{16})_([0-9A-Za-z_-]{43})", re.ASCII)
 KEY: Final = "ek"
+OPERATOR: Final = "eo"
 NO_HASH: Final = bytes(32)
 """What no secret hashes to; compared with where there is no key, so that both take the same time."""
 

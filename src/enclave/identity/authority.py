@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
-from enclave.contracts.errors import Unauthenticated
+from enclave.contracts.errors import Forbidden, Unauthenticated
 from enclave.contracts.identity import Principal
-from enclave.identity.apikey import NO_HASH, ApiKey, new_api_key, parse
+from enclave.identity.apikey import NO_HASH, OPERATOR, ApiKey, new_api_key, parse
 from enclave.identity.database import Clock
 from enclave.identity.directory import Directory, KeyRecord, Member
 from enclave.identity.token import INVALID, TokenReader
@@ -31,8 +31,15 @@ class EmbeddedIdentity:
         self._used: dict[str, datetime] = {}
 
     async def authenticate(self, credential: str) -> Principal:
-        """The caller behind an API key or a user JWT. Raises Unauthenticated, which says nothing of why."""
+        """The caller behind an API key or a user JWT. Raises Unauthenticated, which says nothing of why, and Forbidden
+        to the operator."""
         return self.identify(credential)
+
+    async def authenticate_operator(self, credential: str) -> None:
+        """Pass the operator's credential. Raises Forbidden to an org's caller, and Unauthenticated."""
+        if not self.is_operator(credential):
+            self.identify(credential)
+            raise Forbidden("only the operator may: it takes the credential in the server's operator.json")
 
     def identify(self, credential: str) -> Principal:
         """As `authenticate`, for callers that are not in an event loop."""
@@ -50,6 +57,20 @@ class EmbeddedIdentity:
         key = new_api_key()
         self._directory.add_key(KeyRecord(key.id, member, key.hash(self._pepper)))
         return key
+
+    def issue_operator(self) -> ApiKey:
+        """A new credential for the operator; the one before is refused from now on. It is not stored."""
+        key = new_api_key(OPERATOR)
+        self._directory.replace_operator(key.id, key.hash(self._pepper))
+        return key
+
+    def is_operator(self, credential: str) -> bool:
+        """Whether it is the operator's credential, told in constant time."""
+        key = parse(credential, OPERATOR)
+        if key is None:
+            return False
+        found = self._directory.find_operator(key.id)
+        return key.has_hash(found or NO_HASH, self._pepper) and found is not None
 
     def owner(self, email: str) -> Member:
         """The member with this address, made the owner of an org of their own if there is none."""
@@ -74,6 +95,8 @@ class EmbeddedIdentity:
         self._directory.close()
 
     def _examine(self, credential: str, now: float) -> tuple[Principal, float]:
+        if self.is_operator(credential):
+            raise Forbidden("the operator acts in no org: use an API key or a user token of one")
         key = parse(credential)
         return self._of_token(credential, now) if key is None else self._of_key(key, now)
 

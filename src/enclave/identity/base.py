@@ -19,11 +19,15 @@ from enclave.contracts.wire import Page
 
 
 class Authenticator(Protocol):
-    """Turns a bearer credential into a principal."""
+    """Knows callers by their bearer credentials."""
 
     async def authenticate(self, credential: str) -> Principal:
         """The caller behind an API key or a user JWT. Raises Unauthenticated; the answer never says what was wrong
-        in a way that tells an existing key from none."""
+        in a way that tells an existing key from none. Raises Forbidden to the operator, who acts in no org."""
+        ...
+
+    async def authenticate_operator(self, credential: str) -> None:
+        """Pass the operator's credential. Raises Forbidden to an org's caller, and Unauthenticated."""
         ...
 
 

@@ -1,28 +1,43 @@
-"""The first key: what lets whoever started a control plane use it."""
+"""The first credentials: what lets whoever started a control plane use it, and operate it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from pydantic import ValidationError
 
-from enclave.contracts.errors import Unauthenticated
+from enclave.contracts.errors import Forbidden, Unauthenticated
 from enclave.contracts.identity import Credential
 from enclave.identity.authority import EmbeddedIdentity
 from enclave.identity.home import write_private
 
 CREDENTIALS_FILE: Final = "credentials.json"
+OPERATOR_FILE: Final = "operator.json"
 OWNER_EMAIL: Final = "owner@localhost"
 
 
 def bootstrap(home: Path, base_url: str, identity: EmbeddedIdentity) -> Credential:
     """The owner's credential, left in `home` for clients on this machine; a key that is there and valid is kept.
 
-    Without one, the owner gets a new key, and on the very first start an org to own. Raises Unavailable.
+    Without one, the owner gets a new key, and on the very first start an org to own. The operator's credential is left
+    beside it in the same way; where the file is gone the operator gets another, and the one before is refused. Raises
+    Unavailable.
     """
-    path = home / CREDENTIALS_FILE
+    _leave(home / OPERATOR_FILE, base_url, identity.is_operator, lambda: str(identity.issue_operator()))
+
+    def valid(api_key: str) -> bool:
+        return _valid(api_key, identity)
+
+    def new_key() -> str:
+        return str(identity.issue_key(identity.owner(OWNER_EMAIL)))
+
+    return _leave(home / CREDENTIALS_FILE, base_url, valid, new_key)
+
+
+def _leave(path: Path, base_url: str, valid: Callable[[str], bool], make: Callable[[], str]) -> Credential:
     stored = _stored(path)
-    if stored is None or not _valid(stored.api_key, identity):
-        wanted = Credential(base_url=base_url, api_key=str(identity.issue_key(identity.owner(OWNER_EMAIL))))
+    if stored is None or not valid(stored.api_key):
+        wanted = Credential(base_url=base_url, api_key=make())
     else:
         wanted = stored.model_copy(update={"base_url": base_url})
     if wanted != stored:
@@ -40,6 +55,6 @@ def _stored(path: Path) -> Credential | None:
 def _valid(api_key: str, identity: EmbeddedIdentity) -> bool:
     try:
         identity.identify(api_key)
-    except Unauthenticated:
+    except (Unauthenticated, Forbidden):
         return False
     return True

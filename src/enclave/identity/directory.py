@@ -56,6 +56,14 @@ class Directory(Protocol):
         """Put a key out of force for good. Idempotent."""
         ...
 
+    def find_operator(self, key_id: str) -> bytes | None:
+        """The hash of the operator's credential, if this is its id."""
+        ...
+
+    def replace_operator(self, key_id: str, digest: bytes) -> None:
+        """Put a credential of the operator's in force, and the one before out of it."""
+        ...
+
     def close(self) -> None:
         """Release the file."""
         ...
@@ -98,6 +106,18 @@ class SqliteDirectory:
         """Put a key out of force for good. Idempotent."""
         with self._database.change() as connection:
             connection.execute(_REVOKE_KEY, (self._database.stamp(), key_id))
+
+    def find_operator(self, key_id: str) -> bytes | None:
+        """The hash of the operator's credential, if this is its id."""
+        row = self._database.one("SELECT hash FROM operator WHERE id = ?", (key_id,))
+        return row[0] if row else None
+
+    def replace_operator(self, key_id: str, digest: bytes) -> None:
+        """Put a credential of the operator's in force, and the one before out of it."""
+        with self._database.change() as connection:
+            connection.execute("DELETE FROM operator")
+            row = (key_id, digest, self._database.stamp())
+            connection.execute("INSERT INTO operator (id, hash, created_at) VALUES (?, ?, ?)", row)
 
     def close(self) -> None:
         """Release the file."""

@@ -4,6 +4,7 @@ Every lookup goes through the principal's org, so that another org's session and
 """
 
 import asyncio
+import contextlib
 import re
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -11,7 +12,7 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from enclave.backends.base import Exit
-from enclave.contracts.audit import AuditEvent
+from enclave.contracts.audit import AuditEvent, OrgDisabled, OrgEnabled
 from enclave.contracts.errors import (
     Conflict,
     FieldProblem,
@@ -19,6 +20,7 @@ from enclave.contracts.errors import (
     NotFound,
     PolicyUnenforceable,
     QuotaExceeded,
+    Unauthenticated,
     Unavailable,
 )
 from enclave.contracts.files import SessionFile
@@ -43,12 +45,15 @@ from enclave.core.files import check_files, contents
 from enclave.core.policy import Ceiling, check_egress, check_template, require, required, resolve
 from enclave.core.remote import Remote
 from enclave.core.session import UNSETTLED, Program, TornDown, advance
+from enclave.core.tenancy import Allowance
+from enclave.orchestrator.account import Account
 from enclave.orchestrator.bindings import ServiceBindings
 from enclave.orchestrator.ending import Loss, Printed, cut_short, lost
 from enclave.orchestrator.identifier import session_ids
-from enclave.orchestrator.record import PLATFORM, Ports, Record
+from enclave.orchestrator.record import OPERATOR, PLATFORM, Ports, Record
 from enclave.orchestrator.run import Run, Stop
 from enclave.orchestrator.stream import Follower, Stream, parse_place, told
+from enclave.orchestrator.tenancy import Tenancy
 from enclave.store.base import Content, Filter, Kept
 
 __all__ = ["Bounds", "Content", "Filter", "Orchestrator", "Ports", "ServiceBindings"]
@@ -56,6 +61,7 @@ __all__ = ["Bounds", "Content", "Filter", "Orchestrator", "Ports", "ServiceBindi
 _ID: Final = re.compile(r"ses_[0-9a-z]{26}\Z")
 _RESTARTED: Final = Loss("platform_restart", "the platform was restarted while the session ran")
 _TRAIL_PART: Final = 1000
+_EVICTION_SECONDS: Final = 10.0
 
 DEFAULT_RETENTION: Final = timedelta(days=1)
 """How long files of a session are kept that is not torn down."""
@@ -75,12 +81,15 @@ class Orchestrator:
 
     def __init__(self, ports: Ports, bindings: ServiceBindings, bounds: Bounds) -> None:
         self.bindings = bindings
+        self.tenancy = Tenancy(ports, bounds.ceiling)
         self._ports = ports
         self._bounds = bounds
         self._ids = session_ids(ports.clock)
         self._runs: dict[str, Run] = {}
         self._replays: WeakValueDictionary[tuple[str, Phase], Stream] = WeakValueDictionary()
         self._closed = False
+        self._disabled: set[str] = set()
+        self._evicting: set[asyncio.Task[None]] = set()
 
     async def create(
         self, principal: Principal, request: CreateSessionRequest, *, wait_seconds: float | None = None
@@ -92,12 +101,23 @@ class Orchestrator:
         return await record.answer(wait_seconds)
 
     async def _begin(self, principal: Principal, request: CreateSessionRequest) -> Record:
+        org_id = principal.org_id
+        account = await self.tenancy.account(org_id)
+        # Before anything costs; and again below, because others are accepted while this one is looked at.
+        self.tenancy.check(org_id, account)
         program = await self._program(principal, request)
-        session = self._accept(principal, request, program)
-        self._admit()
-        run = self._runs[session.id] = Run(self._ports, session, program)
-        run.task.add_done_callback(lambda _: self._runs.pop(session.id))
+        session = self._accept(principal, request, program, self.tenancy.allowance(account))
+        self._admit(org_id)
+        self.tenancy.check(org_id, account)
+        run = self._runs[session.id] = Run(self._ports, session, program, account.observe)
+        account.enter(session.id, session.created_at)
+        run.task.add_done_callback(lambda _: self._let_go(account, session.id))
         return run.record
+
+    def _let_go(self, account: Account, session_id: str) -> None:
+        del self._runs[session_id]
+        # One whose end could not be recorded is not observed.
+        account.leave(session_id)
 
     async def get(self, principal: Principal, session_id: str) -> Session:
         """One session of the principal's org."""
@@ -190,8 +210,33 @@ class Orchestrator:
             if not await self._tells_of_files(kept):
                 await self._ports.files.remove(kept.session_id)
 
+    async def note(self, key: str, event: AuditEvent) -> AuditEvent:
+        """Add an event of the identity authority's to its org's chain, and do what follows from it: of an org that is
+        disabled no session is accepted from now on, and none goes on. Raises as `Store.note` does, after that."""
+        if isinstance(event, OrgDisabled):
+            self._disabled.add(event.org_id)
+        elif isinstance(event, OrgEnabled):
+            self._disabled.discard(event.org_id)
+        try:
+            return await self._ports.store.note(key, event)
+        finally:
+            if isinstance(event, OrgDisabled):
+                await self.evict(event.org_id)
+
+    async def evict(self, org_id: str) -> None:
+        """Stop and tear down every session of an org that runs. Returns when that is done, or after 10 seconds, while
+        it goes on."""
+        theirs = [run for run in self._runs.values() if run.record.session.org_id == org_id]
+        stopping = {asyncio.get_running_loop().create_task(run.stop(Stop(OPERATOR))) for run in theirs}
+        self._evicting |= stopping
+        for task in stopping:
+            task.add_done_callback(self._evicting.discard)
+        if stopping:
+            await asyncio.wait(stopping, timeout=_EVICTION_SECONDS)
+
     async def tick(self) -> None:
-        """Remove files that were kept for long enough. Call it now and then."""
+        """Remove files that were kept for long enough, and tell what quotas refused. Call it now and then."""
+        await self.tenancy.tick()
         for kept in await self._ports.files.kept(self._ports.clock() - self._bounds.file_retention):
             await self._ports.files.remove(kept.session_id)
 
@@ -200,6 +245,8 @@ class Orchestrator:
         self._closed = True
         runs = tuple(self._runs.values())
         await asyncio.gather(*(run.stop(Stop()) for run in runs), return_exceptions=True)
+        with contextlib.suppress(Unavailable):
+            await self.tenancy.tick()
 
     async def _tells_of_files(self, kept: Kept) -> bool:
         try:
@@ -217,16 +264,19 @@ class Orchestrator:
             await self.bindings.fetching(principal, name) if name else None,
         )
 
-    def _accept(self, principal: Principal, request: CreateSessionRequest, program: Program) -> Session:
+    def _accept(
+        self, principal: Principal, request: CreateSessionRequest, program: Program, allowance: Allowance
+    ) -> Session:
         _check_implemented(request)
         check_egress(request.egress)
-        limits = resolve(request.limits, self._bounds.ceiling)
+        limits = resolve(request.limits, allowance.ceiling)
         check_files(program.files, limits, beside_source=request.source is not None)
         if request.source is not None:
             Remote.parse(request.source.git.url)
         require(required(request), self._guarantees())
         if request.template is not None:
             check_template(request.template, request.language, self._ports.backend.templates())
+        allowance.check(request, self._ports.backend.name, program.bindings)
         return Session(
             id=next(self._ids),
             org_id=principal.org_id,
@@ -236,7 +286,7 @@ class Orchestrator:
             template=request.template,
             source=request.source,
             limits=limits,
-            egress=request.egress,
+            egress=allowance.egress(request.egress),
             service_bindings=request.service_bindings,
             backend=self._ports.backend.name,
             labels=request.labels,
@@ -247,9 +297,12 @@ class Orchestrator:
         without = frozenset({Guarantee.GIT_SOURCE}) if self._ports.sources is None else frozenset[Guarantee]()
         return self._ports.backend.guarantees - without
 
-    def _admit(self) -> None:
+    def _admit(self, org_id: str) -> None:
         if self._closed:
             raise Unavailable("the platform is shutting down", retry_after=1)
+        if org_id in self._disabled:
+            # The credential held when it was looked at.
+            raise Unauthenticated
         # Runs whose sandbox is reaped behind the answer do not count; only among many is it worth telling them apart.
         if len(self._runs) >= self._bounds.max_concurrency and self._unsettled() >= self._bounds.max_concurrency:
             raise QuotaExceeded(f"{self._bounds.max_concurrency} sessions are running; wait and retry", retry_after=1)

@@ -14,10 +14,12 @@ from enclave.contracts.sessions import Session
 from enclave.core.session import UNSETTLED, Change, Outcome, advance, noted
 from enclave.orchestrator.stream import Stream
 from enclave.source.base import SourceFetcher
-from enclave.store.base import FileStore, Store
+from enclave.store.base import FileStore, Store, Tenancy
 
 PLATFORM: Final = "platform"
 """The actor of what no caller asked for."""
+OPERATOR: Final = "operator"
+"""The actor of what the operator asked for."""
 
 Sealed = asyncio.Future[tuple[AuditEvent, ...]]
 
@@ -30,25 +32,29 @@ class Ports:
     backend: Backend
     clock: Callable[[], datetime]
     files: FileStore
+    tenancy: Tenancy
     sources: SourceFetcher | None = None
 
 
 class Record:
     """A session that is written while it goes on.
 
-    `session` is what has been decided, `shown` what is durable. A write that fails is kept as `error`, and `refused` is
-    called; what was decided after it is void.
+    `session` is what has been decided, `shown` what is durable; `observe` is called with each change as it is, before
+    anyone can know. A write that fails is kept as `error`, and `refused` is called; what was decided after it is void.
     """
 
-    def __init__(self, ports: Ports, change: Change, refused: Callable[[], None]) -> None:
+    def __init__(
+        self, ports: Ports, change: Change, refused: Callable[[], None], observe: Callable[[Change], None]
+    ) -> None:
         self.session = change.session
         self.shown: Session | None = None
         self.stream = Stream()
         self.settled = False
         self._ports = ports
         self._refused = refused
+        self._observe = observe
         self._error: Exception | None = None
-        self._queue: deque[tuple[Sealed, Session]] = deque()
+        self._queue: deque[tuple[Sealed, Change]] = deque()
         self._until_durable: list[asyncio.Future[None]] = []
         self._until_settled: list[asyncio.Future[None]] = []
         self._commit(change)
@@ -99,23 +105,24 @@ class Record:
     def _commit(self, change: Change) -> None:
         self.session = change.session
         sealed = asyncio.ensure_future(self._ports.store.commit(change))
-        self._queue.append((sealed, change.session))
+        self._queue.append((sealed, change))
         sealed.add_done_callback(self._land)
 
     def _land(self, _: object = None) -> None:
         # The head first, whichever future called: what was decided first is shown first.
         while self._queue and self._queue[0][0].done():
-            sealed, session = self._queue.popleft()
+            sealed, change = self._queue.popleft()
             error = _failure(sealed)
             if error is None:
-                self._show(session, sealed.result())
+                self._show(change, sealed.result())
             else:
                 self._fail(error)
 
-    def _show(self, session: Session, events: tuple[AuditEvent, ...]) -> None:
-        self.shown = session
-        self.settled = session.phase not in UNSETTLED
-        self.stream.publish(events, session)
+    def _show(self, change: Change, events: tuple[AuditEvent, ...]) -> None:
+        self.shown = change.session
+        self.settled = change.session.phase not in UNSETTLED
+        self._observe(change)
+        self.stream.publish(events, change.session)
         self._notify()
 
     def _fail(self, error: Exception) -> None:

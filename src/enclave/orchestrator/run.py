@@ -7,6 +7,7 @@ tell, and the two waits become one.
 import asyncio
 import codecs
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from enclave.backends.base import (
@@ -24,7 +25,7 @@ from enclave.contracts.errors import Unavailable
 from enclave.contracts.files import Omission
 from enclave.contracts.sessions import Session
 from enclave.core.files import listed
-from enclave.core.session import Outcome, Program, Started, TornDown, created
+from enclave.core.session import Change, Outcome, Program, Started, TornDown, created
 from enclave.orchestrator.attempt import event
 from enclave.orchestrator.clone import Clone
 from enclave.orchestrator.ending import Loss, Printed, cut_short, finished, lost
@@ -51,7 +52,7 @@ class Stop:
 class Run:
     """One session that is alive."""
 
-    def __init__(self, ports: Ports, session: Session, program: Program) -> None:
+    def __init__(self, ports: Ports, session: Session, program: Program, observe: Callable[[Change], None]) -> None:
         self._ports = ports
         self._clone = Clone(ports.sources, session, ports.clock, program.fetching)
         self._stop: Stop | None = None
@@ -60,7 +61,8 @@ class Run:
         self._halt: asyncio.Task[None] | None = None
         self._program: Program | None = program
         self._kept = False
-        self.record = Record(ports, created(session, program.code, listed(program.files)), self._refused)
+        change = created(session, program.code, listed(program.files))
+        self.record = Record(ports, change, self._refused, observe)
         self.task = asyncio.get_running_loop().create_task(self._live())
 
     async def stop(self, wish: Stop) -> None:

@@ -12,9 +12,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from enclave.contracts.errors import EnclaveError, InternalError
 from enclave.server import problems
+from enclave.server.call import Platform
 from enclave.server.docs import CONTENT_SECURITY_POLICY, page
 from enclave.server.openapi import rendered
-from enclave.server.routes import Platform, routes
+from enclave.server.routes import routes
 
 _log = logging.getLogger(__name__)
 

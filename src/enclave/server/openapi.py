@@ -205,7 +205,8 @@ def _operation(operation: Operation, named: Named) -> Schema:
 
 
 def _description(operation: Operation) -> Schema:
-    scope = () if operation.public else (f"Scope: {f'`{operation.scope}`' if operation.scope else 'any'}.",)
+    asked = "the operator's credential" if operation.operator else f"`{operation.scope}`" if operation.scope else "any"
+    scope = () if operation.public else (f"Scope: {asked}.",)
     # On purpose: `curl -d` says that it sends a form.
     body = ("The body is read as JSON whatever its `Content-Type` says.",) if operation.body is not None else ()
     return {"description": " ".join((*scope, *body))} if scope or body else {}
@@ -214,7 +215,8 @@ def _description(operation: Operation) -> Schema:
 def _security(operation: Operation) -> Schema:
     if operation.public:
         return {"security": []}
-    return {"x-scope": operation.scope or "any", "security": [{"bearer": []}]}
+    scope = "operator" if operation.operator else operation.scope or "any"
+    return {"x-scope": scope, "security": [{"bearer": []}]}
 
 
 def _parameters(operation: Operation) -> list[Schema]:
@@ -266,7 +268,7 @@ def _success(operation: Operation, named: Named) -> Schema:
 
 
 def _problems(operation: Operation, named: Named) -> Schema:
-    guarded = () if operation.public else _GUARDED if operation.scope else (InvalidRequest, Unauthenticated)
+    guarded = () if operation.public else _GUARDED if _refuses(operation) else (InvalidRequest, Unauthenticated)
     missing = (NotFound,) if _in_path(operation) and operation.replaced is None else ()
     kinds = (*guarded, *missing, *_OWN.get(operation.name, ()), *_EVERYWHERE)
     content = {MEDIA_TYPE: {"schema": named[("problem", "serialization")]}}
@@ -278,6 +280,10 @@ def _problems(operation: Operation, named: Named) -> Schema:
         }
         for status, kind in sorted(((STATUS[kind.code], kind) for kind in kinds), key=lambda pair: pair[0])
     }
+
+
+def _refuses(operation: Operation) -> bool:
+    return operation.operator or operation.scope is not None
 
 
 def _headers(meanings: Mapping[str, str]) -> Schema:

@@ -1,5 +1,6 @@
 """The platform's errors as RFC 9457 problems: the one place that knows which status means what."""
 
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
@@ -112,7 +113,7 @@ def _problem(error: EnclaveError, status: HTTPStatus) -> Problem:
 
 def _headers(error: EnclaveError, status: HTTPStatus) -> dict[str, str]:
     if status in _RETRY:
-        return {"retry-after": f"{max(1, round(error.retry_after or 1))}"}
+        return {"retry-after": f"{max(1, math.ceil(error.retry_after or 1))}"}
     return {"www-authenticate": "Bearer"} if status is HTTPStatus.UNAUTHORIZED else {}
 
 

@@ -1,7 +1,6 @@
 """One answer for each operation, and the routes drawn from the table of operations."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Final
 
 from starlette.requests import Request
@@ -10,15 +9,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from enclave.contracts.bindings import PutBinding
-from enclave.contracts.errors import Unauthenticated
-from enclave.contracts.identity import Principal
-from enclave.contracts.keys import CreateKey
-from enclave.contracts.members import AcceptInvitation, ChangeMember, Done, Invite, Login, Refresh
 from enclave.contracts.operations import (
-    ACCEPT_INVITATION,
-    CHANGE_MEMBER,
-    CREATE_INVITATION,
-    CREATE_KEY,
     CREATE_SESSION,
     DELETE_BINDING,
     GET_AUDIT,
@@ -29,74 +20,22 @@ from enclave.contracts.operations import (
     GET_SESSION,
     HEALTH,
     LIST_BINDINGS,
-    LIST_KEYS,
-    LIST_MEMBERS,
     LIST_SESSIONS,
-    LOGIN,
-    LOGOUT,
     OPERATIONS,
     PUT_BINDING,
-    REFRESH_TOKEN,
-    REMOVE_MEMBER,
-    REVOKE_KEY,
     STREAM_SESSION,
     TEARDOWN_SESSION,
     WHOAMI,
     Operation,
 )
-from enclave.contracts.sessions import CreateSessionRequest, Health
+from enclave.contracts.sessions import CreateSessionRequest
 from enclave.contracts.wire import Wire
 from enclave.core.access import authorize, who_is
-from enclave.identity.base import Accounts, Authenticator
-from enclave.orchestrator.orchestrator import Orchestrator
+from enclave.server import accounts, operator, tenancy
+from enclave.server.call import Call, OperatorCall, Platform, Respond, RespondToAnyone, RespondToOperator, credential
 from enclave.server.download import Download
-from enclave.server.reading import Query, Room, preferred_wait, read_body, refuse_unimplemented
+from enclave.server.reading import preferred_wait, read_body, refuse_unimplemented
 from enclave.server.sse import EventStream
-
-_MAX_CREDENTIAL: Final = 8192
-
-
-@dataclass(frozen=True, slots=True)
-class Platform:
-    """What the routes lead to."""
-
-    orchestrator: Orchestrator
-    authenticator: Authenticator
-    accounts: Accounts
-    health: Callable[[], Health]
-    room: Room = field(default_factory=Room)
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A request whose caller is known and allowed."""
-
-    platform: Platform
-    operation: Operation
-    principal: Principal
-    request: Request
-
-    @property
-    def id(self) -> str:
-        """The id in the path."""
-        return str(self.request.path_params["id"])
-
-    @property
-    def binding_name(self) -> str:
-        """The name in the path."""
-        return str(self.request.path_params["name"])
-
-    def query(self) -> Query:
-        """The query, checked against the operation."""
-        return Query(self.request, self.operation.query)
-
-    def answer(self, value: Wire, headers: Mapping[str, str] | None = None, status: int | None = None) -> Response:
-        """The value as JSON, with the operation's status if it says no other."""
-        body = value.__pydantic_serializer__.to_json(value)
-        return Response(body, status or self.operation.status, headers, "application/json")
-
-
-Respond = Callable[[Call], Awaitable[ASGIApp]]
 
 
 async def create_session(call: Call) -> ASGIApp:
@@ -199,95 +138,16 @@ async def whoami(call: Call) -> ASGIApp:
     return call.answer(who_is(call.principal))
 
 
-async def create_key(call: Call) -> ASGIApp:
-    """POST /keys."""
-    call.query()
-    body = await read_body(call.request, CreateKey, call.platform.room)
-    key = await call.platform.accounts.keys.create(call.principal, body)
-    return call.answer(key)
-
-
-async def list_keys(call: Call) -> ASGIApp:
-    """GET /keys."""
-    query = call.query()
-    return call.answer(
-        await call.platform.accounts.keys.list(call.principal, cursor=query.cursor(), limit=query.limit())
-    )
-
-
-async def revoke_key(call: Call) -> ASGIApp:
-    """DELETE /keys/{id}."""
-    call.query()
-    return call.answer(await call.platform.accounts.keys.revoke(call.principal, call.id))
-
-
-async def list_members(call: Call) -> ASGIApp:
-    """GET /members."""
-    query, members = call.query(), call.platform.accounts.members
-    return call.answer(await members.list(call.principal, cursor=query.cursor(), limit=query.limit()))
-
-
-async def change_member(call: Call) -> ASGIApp:
-    """PUT /members/{id}."""
-    call.query()
-    body = await read_body(call.request, ChangeMember, call.platform.room)
-    return call.answer(await call.platform.accounts.members.change(call.principal, call.id, body))
-
-
-async def remove_member(call: Call) -> ASGIApp:
-    """DELETE /members/{id}."""
-    call.query()
-    return call.answer(await call.platform.accounts.members.remove(call.principal, call.id))
-
-
-async def create_invitation(call: Call) -> ASGIApp:
-    """POST /invitations."""
-    call.query()
-    body = await read_body(call.request, Invite, call.platform.room)
-    return call.answer(await call.platform.accounts.members.invite(call.principal, body))
-
-
 async def health(platform: Platform, request: Request) -> Wire:
     """GET /healthz."""
     return platform.health()
 
 
-async def accept_invitation(platform: Platform, request: Request) -> Wire:
-    """POST /invitations/accept."""
-    body = await read_body(request, AcceptInvitation, platform.room)
-    return await platform.accounts.members.accept(body, address(request))
-
-
-async def login(platform: Platform, request: Request) -> Wire:
-    """POST /login."""
-    body = await read_body(request, Login, platform.room)
-    return await platform.accounts.sign_ins.login(body, address(request))
-
-
-async def refresh_token(platform: Platform, request: Request) -> Wire:
-    """POST /token/refresh."""
-    return await platform.accounts.sign_ins.refresh(await read_body(request, Refresh, platform.room))
-
-
-async def logout(platform: Platform, request: Request) -> Wire:
-    """POST /logout."""
-    await platform.accounts.sign_ins.logout(await read_body(request, Refresh, platform.room))
-    return Done()
-
-
-def address(request: Request) -> str:
-    """Where a request comes from, as the socket tells: a header could say anything."""
-    return request.client.host if request.client else ""
-
-
-PUBLIC: Final[Mapping[str, Callable[[Platform, Request], Awaitable[Wire]]]] = {
-    HEALTH.name: health,
-    ACCEPT_INVITATION.name: accept_invitation,
-    LOGIN.name: login,
-    REFRESH_TOKEN.name: refresh_token,
-    LOGOUT.name: logout,
-}
+PUBLIC: Final[Mapping[str, RespondToAnyone]] = {HEALTH.name: health, **accounts.PUBLIC}
 """How each operation that asks for no credential is answered."""
+
+OPERATOR: Final[Mapping[str, RespondToOperator]] = {**operator.RESPONSES, **tenancy.OPERATOR}
+"""How each operation of the operator's is answered."""
 
 
 async def get_org_audit(call: Call) -> ASGIApp:
@@ -311,14 +171,9 @@ RESPONSES: Final[Mapping[str, Respond]] = {
     GET_BINDING.name: get_binding,
     DELETE_BINDING.name: delete_binding,
     WHOAMI.name: whoami,
-    CREATE_KEY.name: create_key,
-    LIST_KEYS.name: list_keys,
-    REVOKE_KEY.name: revoke_key,
     GET_ORG_AUDIT.name: get_org_audit,
-    LIST_MEMBERS.name: list_members,
-    CHANGE_MEMBER.name: change_member,
-    REMOVE_MEMBER.name: remove_member,
-    CREATE_INVITATION.name: create_invitation,
+    **accounts.RESPONSES,
+    **tenancy.RESPONSES,
 }
 """How each operation that asks for a credential is answered."""
 
@@ -335,7 +190,7 @@ class Guarded:
         """Answer one request; raises Unauthenticated and Forbidden."""
         principal = await self._platform.authenticator.authenticate(credential(scope["headers"]))
         authorize(principal, self._operation)
-        call = Call(self._platform, self._operation, principal, Request(scope, receive))
+        call = Call(self._platform, self._operation, Request(scope, receive), principal)
         await (await self._respond(call))(scope, receive, send)
 
 
@@ -353,16 +208,19 @@ class Public:
         await Response(body, self._operation.status, media_type="application/json")(scope, receive, send)
 
 
-def credential(headers: Sequence[tuple[bytes, bytes]]) -> str:
-    """The one bearer credential of a request; raises Unauthenticated."""
-    given = [value for name, value in headers if name == b"authorization"]
-    if len(given) != 1:
-        raise Unauthenticated
-    scheme, _, token = given[0].partition(b" ")
-    token = token.strip(b" ")
-    if scheme.lower() != b"bearer" or not token or len(token) > _MAX_CREDENTIAL or not token.isascii():
-        raise Unauthenticated
-    return token.decode()
+class OperatorsOwn:
+    """An operation behind the operator's credential."""
+
+    def __init__(self, platform: Platform, operation: Operation) -> None:
+        self._platform = platform
+        self._operation = operation
+        self._respond = OPERATOR[operation.name]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; raises Unauthenticated, and Forbidden to an org's."""
+        await self._platform.authenticator.authenticate_operator(credential(scope["headers"]))
+        call = OperatorCall(self._platform, self._operation, Request(scope, receive))
+        await (await self._respond(call))(scope, receive, send)
 
 
 def routes(platform: Platform) -> list[Route]:
@@ -371,7 +229,8 @@ def routes(platform: Platform) -> list[Route]:
 
 
 def _route(platform: Platform, operation: Operation) -> Route:
-    endpoint = Public(platform, operation) if operation.public else Guarded(platform, operation)
+    kind = Public if operation.public else OperatorsOwn if operation.operator else Guarded
+    endpoint = kind(platform, operation)
     # A path within a session may have slashes.
     path = operation.path.replace("{path}", "{path:path}")
     route = Route(path, endpoint, methods=[operation.method], name=operation.name)

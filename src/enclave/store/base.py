@@ -5,15 +5,17 @@ Beside it, what keeps files.
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from enclave.contracts.audit import AuditEvent, BindingDeleted, BindingPut
+from enclave.contracts.audit import AuditEvent, BindingDeleted, BindingPut, OrgPolicyChanged, OrgTermsChanged
 from enclave.contracts.bindings import Binding
 from enclave.contracts.sessions import Phase, Session
+from enclave.contracts.tenancy import OrgPolicy, OrgTerms
 from enclave.core.grant import Grant
 from enclave.core.session import Change
+from enclave.core.usage import Used
 
 T = TypeVar("T")
 
@@ -122,6 +124,40 @@ class Bindings(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is written of an org: its terms, None if it was given none, its own policy, and what it used on a day."""
+
+    terms: OrgTerms | None
+    policy: OrgPolicy
+    used: Used
+
+
+class Tenancy(Protocol):
+    """What orgs may have and what they use. Beside a Store: what a change that it commits uses (`core.usage`) is
+    written in the change's transaction."""
+
+    def put_terms(self, event: OrgTermsChanged) -> Awaitable[None]:
+        """Give an org the event's terms, and write the event: both or neither. The answer comes when it is durable."""
+        ...
+
+    def put_default(self, terms: OrgTerms) -> Awaitable[None]:
+        """Give terms to every org that was given none. No event tells of it: it belongs to no org."""
+        ...
+
+    def put_policy(self, event: OrgPolicyChanged) -> Awaitable[None]:
+        """Set an org's own policy to the event's, and write the event: both or neither."""
+        ...
+
+    async def default(self) -> OrgTerms:
+        """The terms of every org that was given none."""
+        ...
+
+    async def standing(self, org_id: str, day: date) -> Standing:
+        """What is written of an org, which need not be known: an org is known where its callers are."""
+        ...
+
+
 class Content(Protocol):
     """A kept file that is being read."""
 
@@ -163,4 +199,8 @@ class FileStore(Protocol):
 
     async def kept(self, before: datetime | None = None) -> Sequence[Kept]:
         """The sessions that have files, with a moment only those whose files are older."""
+        ...
+
+    def stored(self, org_id: str) -> int:
+        """The bytes of an org's files, known without looking."""
         ...

@@ -12,6 +12,7 @@ import contextlib
 import os
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +33,8 @@ class DirectoryFiles:
 
     def __init__(self, place: Path) -> None:
         self._place = place
+        self._stored = Counter[str]()
+        self._counting = threading.Lock()
 
     @classmethod
     def open(cls, place: Path) -> Self:
@@ -40,9 +43,12 @@ class DirectoryFiles:
             place.mkdir(mode=0o700, exist_ok=True)
             for left in place.glob(".*"):
                 shutil.rmtree(left)
+            store = cls(place)
+            for directory in place.iterdir():
+                store._count(_owner(directory), _size(directory))
         except OSError as error:
             raise Unavailable(f"{place} cannot be used: {error.strerror or error}") from error
-        return cls(place)
+        return store
 
     async def keep(self, session: Session, take: Callable[[Path], Awaitable[T]]) -> T:
         """Have files put into an empty directory, and keep them if there are any. Raises OSError."""
@@ -72,22 +78,37 @@ class DirectoryFiles:
         """The sessions that have files, or had them already at a moment."""
         return await asyncio.to_thread(self._kept, before)
 
+    def stored(self, org_id: str) -> int:
+        """The bytes of an org's files."""
+        return self._stored[org_id]
+
+    def _count(self, org_id: str, change: int) -> None:
+        with self._counting:
+            self._stored[org_id] += change
+            if not self._stored[org_id]:
+                del self._stored[org_id]
+
     def _finish(self, scaffold: Path, session: Session) -> None:
         names = os.listdir(scaffold)
         if not names:
             scaffold.rmdir()
             return
+        size = _size(scaffold)
         (scaffold / _OWNER).write_text(session.org_id)
         for path in (*(scaffold / name for name in (*names, _OWNER)), scaffold):
             _make_durable(path)
         scaffold.rename(self._place / session.id)
+        self._count(session.org_id, size)
         _make_durable(self._place)
 
     def _remove(self, session_id: str) -> None:
         leaving = self._place / f".{session_id}"
         with contextlib.suppress(FileNotFoundError):
             (self._place / session_id).rename(leaving)
+            org_id, size = _owner(leaving), _size(leaving)
             shutil.rmtree(leaving)
+            # Not before: until then they take room.
+            self._count(org_id, -size)
 
     def _kept(self, before: datetime | None) -> list[Kept]:
         found: list[Kept] = []
@@ -131,6 +152,12 @@ def _owner(directory: Path) -> str:
         return (directory / _OWNER).read_text()
     except OSError:
         return ""  # nobody's, and nothing of ours
+
+
+def _size(directory: Path) -> int:
+    """The bytes of the files that a program left."""
+    with os.scandir(directory) as entries:
+        return sum(entry.stat(follow_symlinks=False).st_size for entry in entries if entry.name != _OWNER)
 
 
 def _moment(entry: "os.DirEntry[str]") -> datetime:

@@ -1,4 +1,4 @@
--- Version 3, which an older one becomes by being given this once more. Statements can be run again: a start that was cut
+-- Version 4, which an older one becomes by being given this once more. Statements can be run again: a start that was cut
 -- short is finished by the next one.
 
 -- `doc` is the session's JSON without its result; the columns before it are copies, for finding.
@@ -55,6 +55,25 @@ CREATE UNIQUE INDEX IF NOT EXISTS bindings_by_variable ON bindings (org_id, repl
 -- What the events that come from elsewhere were known by there, so that none is in the chain twice.
 CREATE TABLE IF NOT EXISTS noted (
     key TEXT PRIMARY KEY
+) WITHOUT ROWID;
+
+-- What the operator grants orgs, as JSON; of `default`, which no org is called, to every org that has no row.
+CREATE TABLE IF NOT EXISTS terms (
+    org_id TEXT PRIMARY KEY,
+    doc    TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS policies (
+    org_id TEXT PRIMARY KEY,
+    doc    TEXT NOT NULL
+) WITHOUT ROWID;
+
+-- What the sessions of an org used on a day of UTC, summed up.
+CREATE TABLE IF NOT EXISTS usage (
+    org_id       TEXT NOT NULL,
+    day          TEXT NOT NULL,
+    cpu_seconds  REAL NOT NULL,
+    egress_bytes INTEGER NOT NULL,
+    PRIMARY KEY (org_id, day)
 ) WITHOUT ROWID;
 
 CREATE TRIGGER IF NOT EXISTS audit_is_not_rewritten BEFORE UPDATE ON audit

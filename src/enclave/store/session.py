@@ -6,6 +6,7 @@ from typing import Final
 
 from enclave.contracts.errors import StaleSession
 from enclave.core.session import Change
+from enclave.core.usage import used_by
 from enclave.store.writer import Events
 
 
@@ -29,6 +30,8 @@ class SessionWrite:
         """Write it. Raises StaleSession, having written nothing."""
         if not _move(connection, self.change, _row(self.change)):
             raise StaleSession
+        if used := used_by(self.change):
+            connection.execute(_USE, (self.org_id, used.day.isoformat(), used.cpu_seconds, used.egress_bytes))
         return sealed
 
 
@@ -57,6 +60,11 @@ _CREATE: Final = (
     " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
 _MOVE: Final = "UPDATE sessions SET phase = ?, doc = ?, result = ? WHERE id = ? AND org_id = ? AND phase = ?"
+_USE: Final = (
+    "INSERT INTO usage (org_id, day, cpu_seconds, egress_bytes) VALUES (?, ?, ?, ?)"
+    " ON CONFLICT (org_id, day) DO UPDATE"
+    " SET cpu_seconds = cpu_seconds + excluded.cpu_seconds, egress_bytes = egress_bytes + excluded.egress_bytes"
+)
 _LABEL: Final = "INSERT INTO labels (org_id, name, value, session_id) VALUES (?, ?, ?, ?)"
 
 

@@ -23,10 +23,11 @@ from enclave.store.binding import SqliteBindings
 from enclave.store.note import Note
 from enclave.store.reader import Readers
 from enclave.store.session import SessionWrite
+from enclave.store.tenancy import SqliteTenancy
 from enclave.store.vault import Vault
 from enclave.store.writer import Writer
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 _EVENT: Final = TypeAdapter[AuditEvent](AuditEvent)
 
 _UNSETTLED: Final = "SELECT doc FROM sessions WHERE phase IN ('pending', 'running') ORDER BY id"
@@ -76,6 +77,10 @@ class SqliteStore:
     def bindings(self, key: bytes) -> SqliteBindings:
         """The service bindings in this file, their secrets sealed with a key of 32 bytes; closed with this store."""
         return SqliteBindings(self._writer, self._readers, Vault(key))
+
+    def tenancy(self) -> SqliteTenancy:
+        """What orgs may have and use, in this file; closed with this store."""
+        return SqliteTenancy(self._writer, self._readers)
 
     async def get(self, org_id: str, session_id: str) -> Session:
         """One session, with its result. Raises NotFound."""

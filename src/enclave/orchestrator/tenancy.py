@@ -1,0 +1,145 @@
+"""Orgs as the control plane sees them: what each may have, what it uses, and the narrowing of its own.
+
+Which orgs there are, only the identity authority knows. So terms may be given to an org before it is there, and an org
+that nobody is in uses nothing.
+"""
+
+import asyncio
+import re
+from typing import Final
+
+from enclave.contracts.audit import OrgPolicyChanged, OrgTermsChanged, QuotaRefused
+from enclave.contracts.errors import NotFound
+from enclave.contracts.identity import Principal
+from enclave.contracts.operations import GET_POLICY, GET_USAGE, PUT_POLICY
+from enclave.contracts.tenancy import OrgPolicy, OrgTerms, OrgUsage, PolicyView, Quotas
+from enclave.core.access import authorize
+from enclave.core.policy import Ceiling
+from enclave.core.tenancy import Allowance, check_form, check_narrower, combined
+from enclave.orchestrator.account import Account
+from enclave.orchestrator.record import OPERATOR, PLATFORM, Ports
+
+DEFAULT: Final = "default"
+"""What the operator calls all orgs that were given no terms of their own."""
+
+_ID: Final = re.compile(r"[0-9A-Za-z_-]{1,64}\Z")
+
+
+class Tenancy:
+    """Terms, policies and usage, each read once for an org that is seen and held from then on: one control plane writes
+    them all. An org that was not seen for a while is let go."""
+
+    def __init__(self, ports: Ports, ceiling: Ceiling) -> None:
+        self._ports = ports
+        self._ceiling = ceiling
+        self._accounts: dict[str, Account] = {}
+        self._default: OrgTerms | None = None
+        self._reading = asyncio.Lock()
+
+    async def usage(self, principal: Principal) -> OrgUsage:
+        """What the principal's org uses of each quota."""
+        authorize(principal, GET_USAGE)
+        return await self._usage(principal.org_id)
+
+    async def policy(self, principal: Principal) -> PolicyView:
+        """What the sessions of the principal's org may ask for."""
+        authorize(principal, GET_POLICY)
+        return self._view(await self.account(principal.org_id))
+
+    async def put_policy(self, principal: Principal, policy: OrgPolicy) -> PolicyView:
+        """Set the own policy of the principal's org. Raises InvalidRequest, and PolicyForbids where it is wider than
+        the operator's floor is at the moment. It never widens one that is narrowed later: both are in force."""
+        authorize(principal, PUT_POLICY)
+        check_form(policy, self._ceiling)
+        account = await self.account(principal.org_id)
+        check_narrower(policy, self._terms(account).floor)
+        at, org_id, by = self._ports.clock(), principal.org_id, principal.user_id
+        await self._ports.tenancy.put_policy(OrgPolicyChanged(ts=at, org_id=org_id, actor=by, policy=policy))
+        account.policy = policy
+        return self._view(account)
+
+    async def terms_of(self, org_id: str) -> OrgTerms:
+        """For the operator: what an org is granted, or with `default` every org that was given no terms."""
+        return self._terms(await self.account(_known(org_id)))
+
+    async def put_terms(self, org_id: str, terms: OrgTerms) -> OrgTerms:
+        """For the operator: what an org is granted from now on; sessions that run keep what they have. Raises
+        InvalidRequest."""
+        check_form(terms.floor, self._ceiling, at="floor.")
+        account = await self.account(_known(org_id))
+        if org_id == DEFAULT:
+            await self._ports.tenancy.put_default(terms)
+            self._default = terms
+        else:
+            at = self._ports.clock()
+            await self._ports.tenancy.put_terms(OrgTermsChanged(ts=at, org_id=org_id, actor=OPERATOR, terms=terms))
+        account.terms = terms
+        return terms
+
+    async def usage_of(self, org_id: str) -> OrgUsage:
+        """For the operator: what an org uses of each quota."""
+        if org_id == DEFAULT:
+            raise NotFound
+        return await self._usage(_known(org_id))
+
+    async def account(self, org_id: str) -> Account:
+        """What is known of an org."""
+        account = self._accounts.get(org_id)
+        if account is None:
+            async with self._reading:
+                account = self._accounts.get(org_id) or await self._read(org_id)
+        return account
+
+    def check(self, org_id: str, account: Account) -> None:
+        """Pass if the org may create one more session. Raises QuotaExceeded."""
+        account.check(self._quotas(account), self._ports.clock(), self._ports.files.stored(org_id))
+
+    def allowance(self, account: Account) -> Allowance:
+        """What the sessions of an org may have."""
+        return account.allowance(self._terms(account).floor, self._ceiling)
+
+    async def tick(self) -> None:
+        """Tell what was refused, as one for each org and quota, and let go of orgs that nobody asks for."""
+        now = self._ports.clock()
+        for org_id, account in tuple(self._accounts.items()):
+            if account.refused:
+                await self._tell(org_id, account)
+            if account.is_idle(now):
+                del self._accounts[org_id]
+
+    async def _tell(self, org_id: str, account: Account) -> None:
+        now = self._ports.clock()
+        for quota, count in tuple(account.refused.items()):
+            told = QuotaRefused(ts=now, org_id=org_id, actor=PLATFORM, quota=quota, count=count)
+            await self._ports.store.note(f"{QuotaRefused.__name__} {org_id} {quota} {now.isoformat()}", told)
+            account.refused[quota] -= count
+        # What was refused meanwhile stays.
+        account.refused = +account.refused
+
+    async def _read(self, org_id: str) -> Account:
+        if self._default is None:
+            self._default = await self._ports.tenancy.default()
+        now = self._ports.clock()
+        account = Account(await self._ports.tenancy.standing(org_id, now.date()), now)
+        self._accounts[org_id] = account
+        return account
+
+    async def _usage(self, org_id: str) -> OrgUsage:
+        account = await self.account(org_id)
+        return account.usage(self._quotas(account), self._ports.clock(), self._ports.files.stored(org_id))
+
+    def _terms(self, account: Account) -> OrgTerms:
+        return account.terms or self._default or OrgTerms()
+
+    def _quotas(self, account: Account) -> Quotas:
+        return self._terms(account).quotas
+
+    def _view(self, account: Account) -> PolicyView:
+        floor = self._terms(account).floor
+        return PolicyView(floor=floor, own=account.policy, effective=combined(floor, account.policy))
+
+
+def _known(org_id: str) -> str:
+    if not _ID.match(org_id):
+        raise NotFound
+    return org_id
