@@ -24,10 +24,13 @@ LAYERS: dict[str, set[str]] = {
     "store": {"contracts", "core"},
     "identity": {"contracts", "core"},
     "source": {"contracts", "core", "sandbox"},
-    "orchestrator": {"contracts", "core", "backends.base", "store.base", "source.base"},
+    "webhook": {"contracts", "core", "egress"},
+    "orchestrator": {"contracts", "core", "backends.base", "store.base", "source.base", "webhook.base"},
     "server": {"contracts", "core", "orchestrator", "identity.base"},
     "config": {"contracts", "core"},
-    "system": {"contracts", "core", "backends", "store", "identity", "source", "orchestrator", "server", "config"},
+    "system": {
+        *("contracts", "core", "backends", "store", "identity", "source", "webhook", "orchestrator", "server", "config")
+    },
     "serve": {"contracts", "system", "config", "server.protocol"},
     "sdk": {"contracts"},
     "cli": {"contracts", "sdk", "serve", "system", "config"},

@@ -22,7 +22,8 @@ from enclave.identity.base import Accounts
 from enclave.identity.bootstrap import bootstrap
 from enclave.identity.home import private_home, secret_key_of, signing_key_of, write_private
 from enclave.identity.service import Identity
-from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, ServiceBindings
+from enclave.orchestrator.courier import Courier, Means
+from enclave.orchestrator.orchestrator import Bounds, Keyring, Orchestrator, Ports, ServiceBindings, Webhooks
 from enclave.server.app import Application
 from enclave.server.call import Platform
 from enclave.source.base import SourceFetcher
@@ -32,6 +33,7 @@ from enclave.store.examination import export, verify
 from enclave.store.files import DirectoryFiles
 from enclave.store.signature import Signer
 from enclave.store.sqlite import SqliteStore
+from enclave.webhook.sender import HttpsSender
 
 BACKENDS: Final = "enclave.backends"
 """The entry point group in which backends announce themselves."""
@@ -79,6 +81,9 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         orchestrator = _orchestrator(settings, store, backend, sources)
         stack.push_async_callback(orchestrator.close)
         await orchestrator.recover()
+        courier = _courier(settings, store, orchestrator.webhooks.stirred)
+        stack.push_async_callback(courier.close)
+        courier.start()
         identity = Identity.open(settings.home, orchestrator.note, now=_now, jwt_secret=settings.jwt_secret)
         stack.callback(identity.close)
         credential = bootstrap(settings.home, base_url(settings), identity.authority)
@@ -149,9 +154,18 @@ def _orchestrator(
     settings: Settings, store: SqliteStore, backend: Backend, sources: SourceFetcher | None
 ) -> Orchestrator:
     ports = Ports(store, backend, _now, DirectoryFiles.open(settings.home / FILES), store.tenancy(), sources)
-    bindings = ServiceBindings(store.bindings(_secret_key(settings)), _now, settings.egress_private)
+    key = _secret_key(settings)
+    bindings = ServiceBindings(store.bindings(key), _now, settings.egress_private)
     retention = timedelta(seconds=settings.file_retention)
-    return Orchestrator(ports, bindings, Bounds(max_concurrency=settings.max_concurrency, file_retention=retention))
+    bounds = Bounds(max_concurrency=settings.max_concurrency, file_retention=retention)
+    webhooks = Webhooks(store.outbox(key), Keyring(store.signing(key), _now), _now, settings.egress_private)
+    return Orchestrator(ports, bindings, bounds, webhooks)
+
+
+def _courier(settings: Settings, store: SqliteStore, stirred: asyncio.Event) -> Courier:
+    key = _secret_key(settings)
+    sender = HttpsSender.open(settings.egress_floor)
+    return Courier(Means(store, store.outbox(key), Keyring(store.signing(key), _now), sender, _now), stirred)
 
 
 Work = Callable[[], Awaitable[None]]

@@ -20,7 +20,7 @@ from enclave.contracts.sessions import Health
 from enclave.core.access import ROLES
 from enclave.identity.base import Accounts, Authenticator
 from enclave.identity.service import DATABASE, Identity
-from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, ServiceBindings
+from enclave.orchestrator.orchestrator import Bounds, Keyring, Orchestrator, Ports, ServiceBindings, Webhooks
 from enclave.server.app import Application
 from enclave.server.call import Platform
 from enclave.store.files import DirectoryFiles
@@ -170,7 +170,8 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     backend = PuppetBackend()
     ports = Ports(store, backend, lambda: datetime.now(UTC), DirectoryFiles.open(tmp_path / "files"), store.tenancy())
     bindings = ServiceBindings(store.bindings(bytes(32)), ports.clock)
-    orchestrator = Orchestrator(ports, bindings, Bounds(max_concurrency=100))
+    webhooks = Webhooks(store.outbox(bytes(32)), Keyring(store.signing(bytes(32)), ports.clock), ports.clock)
+    orchestrator = Orchestrator(ports, bindings, Bounds(max_concurrency=100), webhooks)
     health = Health(ok=True, backend=backend.name, backend_healthy=True)
     identity = Identity.open(tmp_path / "home", orchestrator.note, now=ports.clock)
     seed(tmp_path / "home" / DATABASE)

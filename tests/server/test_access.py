@@ -9,9 +9,10 @@ from enclave.contracts.bindings import PutBinding
 from enclave.contracts.identity import Role
 from enclave.contracts.keys import CreateKey
 from enclave.contracts.members import AcceptInvitation, ChangeMember, Invite, Login, Refresh
-from enclave.contracts.operations import LOGIN, OPERATIONS, Operation
-from enclave.contracts.sessions import CreateSessionRequest
+from enclave.contracts.operations import LOGIN, OPERATIONS, REDELIVER, Operation
+from enclave.contracts.sessions import CreateSessionRequest, Phase
 from enclave.contracts.tenancy import OrgPolicy, OrgTerms
+from enclave.core.webhook import delivery_id
 from tests.orchestrator.test_files import leaves
 from tests.server.conftest import Site
 
@@ -59,6 +60,10 @@ async def status(site: Site, operation: Operation, role: str | None, org_id: str
     site.restore(f"viewer.{org_id}")
     target = f"viewer.{org_id}" if "members" in operation.path else made.json["id"]
     target = org_id if "orgs" in operation.path else target
+    if operation is REDELIVER:
+        hooked = {"code": "x", "webhookUrl": "https://hooks.example.org"}
+        ended = await site.ask("POST", "/sessions", hooked, token=f"owner.{org_id}", prefer="wait=5")
+        target = delivery_id(ended.json["id"], Phase.SUCCEEDED)
     path = operation.path.format(id=target, name=f"of-{org_id.replace('_', '-')}", path="a.txt")
     bodies: dict[object, object] = {CreateSessionRequest: {"code": "x"}, PutBinding: BINDING, CreateKey: KEY} | BODIES
     body = bodies.get(operation.body)

@@ -38,12 +38,30 @@ UNSETTLED: Final = frozenset({Phase.PENDING, Phase.RUNNING})
 
 
 @dataclass(frozen=True, slots=True)
+class Callback:
+    """Where a session is posted when it is over: the host, and the whole URL, sealed."""
+
+    host: str
+    sealed: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
-    """A session before and after, and the events that explain it; a store commits all of it or nothing."""
+    """A session before and after, and the events that explain it; a store commits all of it or nothing.
+
+    A session that comes into being may have a `callback`. The change that ends it is then also what makes its webhook
+    due.
+    """
 
     before: Phase | None
     session: Session
     events: tuple[AuditEvent, ...]
+    callback: Callback | None = None
+
+    @property
+    def settles(self) -> bool:
+        """Whether this is what ends the session."""
+        return self.before in UNSETTLED and self.session.phase not in UNSETTLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +69,14 @@ class Program:
     """What a session runs, the files that are put beside it, and what it was granted.
 
     Without code it is the entry point of its source. `bindings` are for the session's broker; `fetching` is for who
-    fetches the source, and for nobody else.
+    fetches the source, and for nobody else. `callback` is where the session is posted when it is over.
     """
 
     code: str | None
     files: Mapping[str, bytes] = field(default_factory=dict)
     bindings: tuple[Grant, ...] = ()
     fetching: Grant | None = None
+    callback: Callback | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +113,9 @@ class TornDown:
 Outcome = Started | Finished | Lost | TornDown
 
 
-def created(session: Session, code: str | None, files: Sequence[SessionFile] = ()) -> Change:
+def created(
+    session: Session, code: str | None, files: Sequence[SessionFile] = (), callback: Callback | None = None
+) -> Change:
     """The change that brings a session into being; without code its program is its source's entry point."""
     source = (code or "").encode()
     event = SessionCreated(
@@ -111,7 +132,7 @@ def created(session: Session, code: str | None, files: Sequence[SessionFile] = (
         code_sha256=hashlib.sha256(source).hexdigest(),
         files=digest(files),
     )
-    return Change(None, session, (event,))
+    return Change(None, session, (event,), callback)
 
 
 def phase_after(outcome: Outcome) -> Phase:

@@ -110,7 +110,7 @@ class Allowance:
 
     def check(self, request: CreateSessionRequest, backend: str, grants: Sequence[Grant]) -> None:
         """Raise PolicyForbids, naming each field that asks for more than the policies allow; limits are not looked at.
-        The request's egress rules must be well-formed."""
+        The request's egress rules and URLs must be well-formed."""
         problems: dict[str, str] = {}
         for bound in self.bounds:
             problems = dict(_forbidden(bound, request, backend, grants)) | problems
@@ -138,6 +138,8 @@ def _forbidden(
     found += [(f"serviceBindings.{at}", bound.closed(grant.url)) for at, grant in enumerate(grants)]
     if request.source is not None:
         found.append(("source.git.url", bound.closed(request.source.git.url)))
+    if request.webhook_url is not None:
+        found.append(("webhookUrl", bound.closed(request.webhook_url)))
     yield from ((field, message) for field, message in found if message)
 
 

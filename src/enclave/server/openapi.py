@@ -39,11 +39,13 @@ from enclave.contracts.operations import (
     PUT_BINDING,
     REFRESH_TOKEN,
     REMOVE_MEMBER,
+    ROTATE_WEBHOOK_SECRET,
     Operation,
 )
 from enclave.contracts.policy import RequestedLimits
 from enclave.contracts.sessions import Phase, Session
-from enclave.contracts.wire import wire_name
+from enclave.contracts.webhooks import WebhookMessage
+from enclave.contracts.wire import SESSION_ID, wire_name
 from enclave.core.cursor import MAX_PAGE
 from enclave.core.policy import FLOOR, Ceiling
 from enclave.server.problems import MEDIA_TYPE, STATUS
@@ -64,6 +66,7 @@ _OWN: Final[Mapping[str, tuple[type[EnclaveError], ...]]] = {
     CHANGE_MEMBER.name: (Conflict,),
     REMOVE_MEMBER.name: (Conflict,),
     CREATE_INVITATION.name: (Conflict,),
+    ROTATE_WEBHOOK_SECRET.name: (Conflict,),
     ACCEPT_INVITATION.name: (*_SIGNS_IN, Conflict),
     LOGIN.name: (*_SIGNS_IN, Forbidden),
     REFRESH_TOKEN.name: (InvalidRequest, Unauthenticated),
@@ -88,6 +91,7 @@ _PARAMETERS: Final[Mapping[str, Schema]] = {
         "schema": {"type": "array", "items": {"type": "string"}},
         "explode": True,
     },
+    "session": {"description": "Only those of this session.", "schema": {"type": "string", "pattern": SESSION_ID}},
 }
 
 
@@ -148,7 +152,7 @@ def pretty(schema: Schema) -> str:
 
 def schema_documents() -> dict[str, Schema]:
     """The JSON Schemas of what clients read, by file name."""
-    kinds = {"session": Session, "frames": StreamFrame, "events": AuditEvent}
+    kinds = {"session": Session, "frames": StreamFrame, "events": AuditEvent, "webhook": WebhookMessage}
     return {f"{name}.schema.json": _standalone(kind) for name, kind in kinds.items()}
 
 

@@ -31,7 +31,7 @@ from enclave.contracts.operations import (
 from enclave.contracts.sessions import CreateSessionRequest
 from enclave.contracts.wire import Wire
 from enclave.core.access import authorize, who_is
-from enclave.server import accounts, operator, tenancy
+from enclave.server import accounts, operator, tenancy, webhooks
 from enclave.server.call import Call, OperatorCall, Platform, Respond, RespondToAnyone, RespondToOperator, credential
 from enclave.server.download import Download
 from enclave.server.reading import preferred_wait, read_body, refuse_unimplemented
@@ -174,6 +174,7 @@ RESPONSES: Final[Mapping[str, Respond]] = {
     GET_ORG_AUDIT.name: get_org_audit,
     **accounts.RESPONSES,
     **tenancy.RESPONSES,
+    **webhooks.RESPONSES,
 }
 """How each operation that asks for a credential is answered."""
 

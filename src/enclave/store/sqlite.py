@@ -21,13 +21,15 @@ from enclave.core.session import Change
 from enclave.store.base import Filter, Head
 from enclave.store.binding import SqliteBindings
 from enclave.store.note import Note
+from enclave.store.outbox import SqliteOutbox
 from enclave.store.reader import Readers
 from enclave.store.session import SessionWrite
+from enclave.store.signing import SqliteSigning
 from enclave.store.tenancy import SqliteTenancy
 from enclave.store.vault import Vault
 from enclave.store.writer import Writer
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 _EVENT: Final = TypeAdapter[AuditEvent](AuditEvent)
 
 _UNSETTLED: Final = "SELECT doc FROM sessions WHERE phase IN ('pending', 'running') ORDER BY id"
@@ -81,6 +83,14 @@ class SqliteStore:
     def tenancy(self) -> SqliteTenancy:
         """What orgs may have and use, in this file; closed with this store."""
         return SqliteTenancy(self._writer, self._readers)
+
+    def outbox(self, key: bytes) -> SqliteOutbox:
+        """The webhooks in this file, their URLs sealed with a key of 32 bytes; closed with this store."""
+        return SqliteOutbox(self._writer, self._readers, Vault(key))
+
+    def signing(self, key: bytes) -> SqliteSigning:
+        """What webhooks are signed with, sealed with a key of 32 bytes, in this file; closed with this store."""
+        return SqliteSigning(self._writer, self._readers, Vault(key))
 
     async def get(self, org_id: str, session_id: str) -> Session:
         """One session, with its result. Raises NotFound."""
