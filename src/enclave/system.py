@@ -33,7 +33,8 @@ from enclave.store.examination import export, verify
 from enclave.store.files import DirectoryFiles
 from enclave.store.signature import Signer
 from enclave.store.sqlite import SqliteStore
-from enclave.webhook.sender import HttpsSender
+from enclave.webhook.base import Sender
+from enclave.webhook.sender import sending
 
 BACKENDS: Final = "enclave.backends"
 """The entry point group in which backends announce themselves."""
@@ -81,7 +82,8 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         orchestrator = _orchestrator(settings, store, backend, sources)
         stack.push_async_callback(orchestrator.close)
         await orchestrator.recover()
-        courier = _courier(settings, store, orchestrator.webhooks.stirred)
+        sender = stack.enter_context(sending(settings.egress_floor))
+        courier = _courier(settings, store, sender, orchestrator.webhooks.stirred)
         stack.push_async_callback(courier.close)
         courier.start()
         identity = Identity.open(settings.home, orchestrator.note, now=_now, jwt_secret=settings.jwt_secret)
@@ -162,9 +164,8 @@ def _orchestrator(
     return Orchestrator(ports, bindings, bounds, webhooks)
 
 
-def _courier(settings: Settings, store: SqliteStore, stirred: asyncio.Event) -> Courier:
+def _courier(settings: Settings, store: SqliteStore, sender: Sender, stirred: asyncio.Event) -> Courier:
     key = _secret_key(settings)
-    sender = HttpsSender.open(settings.egress_floor)
     return Courier(Means(store, store.outbox(key), Keyring(store.signing(key), _now), sender, _now), stirred)
 
 

@@ -30,6 +30,8 @@ class Receiver:
         A literal address must be public, or inside one of the `private` networks; plain http is for the latter alone.
         """
         base, mark, query = url.partition("?")
+        if "#" in url or "@" in base.partition("://")[2].partition("/")[0]:
+            raise Malformed("must not have a user, a password or a fragment")
         found = place(base, private)
         if isinstance(found.host, str) and (why := unreachable(found.host)):
             raise Malformed(f"the host {why}")

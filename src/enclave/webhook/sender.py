@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Final, Self
@@ -90,11 +90,6 @@ class HttpsSender:
         self._walls = walls
         self._getaddrinfo = getaddrinfo
 
-    @classmethod
-    def open(cls, floor: Floor) -> Self:
-        """A sender under the operator's floor, on this machine."""
-        return cls(Walls.of(floor, Routes().leads_away))
-
     async def send(self, post: Post) -> Answer:
         """Post a message, once."""
         attempt = _Attempt(self._walls, post)
@@ -110,12 +105,19 @@ class HttpsSender:
         except ssl.SSLError as error:
             why = f"no TLS: {error.reason}"
         except OSError as error:
-            why = f"no connection: {error.strerror or type(error).__name__}"
+            why = f"no connection: {os.strerror(error.errno) if error.errno else type(error).__name__}"
         except h11.ProtocolError:
             why = "the answer is not HTTP/1.1, or its head is too large"
         except Undelivered as error:
             why = str(error)
         return Answer(error=why, lingering=attempt.lingering)
+
+
+@contextlib.contextmanager
+def sending(floor: Floor) -> Iterator[HttpsSender]:
+    """A sender under the operator's floor, on this machine."""
+    with contextlib.closing(Routes()) as routes:
+        yield HttpsSender(Walls.of(floor, routes.leads_away))
 
 
 class _Attempt:
