@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from enclave import __version__
-from enclave.cli import audit, binding, key, member, template
+from enclave.cli import audit, binding, key, member, template, webhook
 from enclave.cli.say import PLATFORM, complain, fail, printable, refuse
 from enclave.contracts.errors import EnclaveError
 from enclave.contracts.policy import Language
@@ -27,6 +27,7 @@ app.add_typer(template.app, name="template")
 app.add_typer(binding.app, name="binding")
 app.add_typer(key.app, name="key")
 app.add_typer(member.app, name="member")
+app.add_typer(webhook.app, name="webhook")
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The session's id.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
@@ -129,6 +130,10 @@ def run(  # noqa: PLR0913  every option of a command is a parameter
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to put the files that the program leaves in `out`.")
     ] = None,
+    webhook: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Where to post the session when it is over; see `enclave webhook`."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run a program in a sandbox: its output as it comes, then the value it gave to enclave.result(), as JSON.
@@ -158,6 +163,7 @@ def run(  # noqa: PLR0913  every option of a command is a parameter
             **({"bindings": bind} if bind else {}),
             "labels": labels_of(label),
             "files": files_of(put),
+            **({"webhook_url": webhook} if webhook is not None else {}),
         },
     )
     with anywhere() as client:

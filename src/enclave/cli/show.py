@@ -16,11 +16,12 @@ from enclave.contracts.identity import WhoAmI
 from enclave.contracts.keys import Key
 from enclave.contracts.members import Member
 from enclave.contracts.sessions import Session
+from enclave.contracts.webhooks import Delivery
 from enclave.contracts.wire import Wire
 
 _PIPE_WIDTH: Final = 10_000
 _STAMP: Final = frozenset({"ts", "org_id", "session_id", "actor", "seq", "previous", "digest", "type"})
-_WHOLE: Final = frozenset({"SESSION", "EVENT", "CONTROL", "BINDING", "KEY", "MEMBER", "ORG"})
+_WHOLE: Final = frozenset({"SESSION", "EVENT", "CONTROL", "BINDING", "KEY", "MEMBER", "ORG", "WEBHOOK"})
 _STYLES: Final[Mapping[str, str]] = {"succeeded": "green", "failed": "red", "killed": "red", "running": "cyan"}
 
 
@@ -161,6 +162,12 @@ def members(found: Iterable[Member]) -> None:
     _print(("MEMBER", "EMAIL", "ROLE"), [[_text(each) for each in (one.id, one.email, one.role)] for one in found])
 
 
+def deliveries(found: Iterable[Delivery]) -> None:
+    """A line for each webhook."""
+    heads = ("WEBHOOK", "HOST", "STATE", "ATTEMPTS", "LAST STATUS", "LAST ERROR", "NEXT ATTEMPT", "DELIVERED")
+    _print(heads, [_delivery(one) for one in found])
+
+
 def caller(found: WhoAmI) -> None:
     """Who one is."""
     _print(("ORG", "WHO", "ROLE", "SCOPES"), [[_text(each) for each in _caller(found)]])
@@ -227,6 +234,13 @@ def _key(key: Key) -> Sequence[Text]:
     moments = (key.created_at, key.expires_at, key.last_used_at, key.revoked_at)
     stamps = [f"{moment:%Y-%m-%d %H:%M:%S}" if moment else "-" for moment in moments]
     return tuple(_text(each) for each in (key.id, key.name, key.role, " ".join(key.scopes), *stamps))
+
+
+def _delivery(one: Delivery) -> Sequence[Text]:
+    stamps = [f"{moment:%Y-%m-%d %H:%M:%S}" if moment else "-" for moment in (one.next_attempt_at, one.delivered_at)]
+    status = "-" if one.last_status is None else str(one.last_status)
+    said = (str(one.attempts), status, one.last_error or "", *stamps)
+    return tuple(_text(each) for each in (one.id, one.host, one.state, *said))
 
 
 def _caller(found: WhoAmI) -> Sequence[str]:

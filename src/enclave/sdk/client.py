@@ -21,6 +21,7 @@ from enclave.sdk.members import AsyncMembers, Members
 from enclave.sdk.request import Terms, request_of
 from enclave.sdk.step import Flow
 from enclave.sdk.transport import AsyncDriver, Driver
+from enclave.sdk.webhooks import AsyncWebhooks, Webhooks
 
 _NO_LABELS: Mapping[str, str] = {}
 
@@ -31,7 +32,7 @@ class Enclave:
     With no arguments it finds its server and key in ENCLAVE_BASE_URL and ENCLAVE_API_KEY, else in what `enclave serve`
     left in ~/.enclave. `api_key` wins over `token`, a user's JWT. `timeout` is how many seconds one answer may take.
     `retry` repeats what can safely be asked twice when a connection fails. `bindings` are the org's service bindings,
-    `keys` its API keys, `members` who is in it.
+    `keys` its API keys, `members` who is in it, `webhooks` what is posted when sessions are over.
     Everything that goes wrong is an `enclave.contracts.errors.EnclaveError`. Close it, or use it in a `with`; it may be
     shared by threads.
     """
@@ -51,6 +52,7 @@ class Enclave:
         self.bindings = Bindings(self._api, self._driver)
         self.keys = Keys(self._api, self._driver)
         self.members = Members(self._api, self._driver)
+        self.webhooks = Webhooks(self._api, self._driver)
 
     @property
     def base_url(self) -> str:
@@ -233,6 +235,7 @@ class AsyncEnclave:
         self.bindings = AsyncBindings(self._api, self._driver)
         self.keys = AsyncKeys(self._api, self._driver)
         self.members = AsyncMembers(self._api, self._driver)
+        self.webhooks = AsyncWebhooks(self._api, self._driver)
 
     @property
     def base_url(self) -> str:

@@ -32,19 +32,23 @@ from enclave.contracts.operations import (
     GET_SESSION,
     HEALTH,
     LIST_BINDINGS,
+    LIST_DELIVERIES,
     LIST_KEYS,
     LIST_MEMBERS,
     LIST_SESSIONS,
     OPERATIONS,
     PUT_BINDING,
+    REDELIVER,
     REMOVE_MEMBER,
     REVOKE_KEY,
+    ROTATE_WEBHOOK_SECRET,
     STREAM_SESSION,
     TEARDOWN_SESSION,
     WHOAMI,
     Operation,
 )
 from enclave.contracts.sessions import CreateSessionRequest, Health, Phase, Session, SessionResult
+from enclave.contracts.webhooks import Delivery, WebhookSecret
 from enclave.contracts.wire import Page, Wire
 from enclave.sdk.problem import error_of, unreachable, unreadable
 from enclave.sdk.sse import Decoder, Event, EventTooLarge
@@ -202,10 +206,22 @@ class Api:
         """A member as they were before they were removed."""
         yield Deliver((yield from self._fetch(_call(REMOVE_MEMBER, user_id))))
 
-    def _pages(self, operation: Operation) -> Flow[Any]:
+    def rotate_webhook_secret(self) -> Flow[WebhookSecret]:
+        """A secret that was just made."""
+        yield Deliver((yield from self._fetch(Call(operation=ROTATE_WEBHOOK_SECRET, path=ROTATE_WEBHOOK_SECRET.path))))
+
+    def deliveries(self, session_id: str | None) -> Flow[Delivery]:
+        """Webhook after webhook, page by page; of one session if there is an id."""
+        return self._pages(LIST_DELIVERIES, () if session_id is None else (("session", session_id),))
+
+    def redeliver(self, delivery_id: str) -> Flow[Delivery]:
+        """A webhook that is to be sent again."""
+        yield Deliver((yield from self._fetch(_call(REDELIVER, delivery_id))))
+
+    def _pages(self, operation: Operation, wanted: tuple[tuple[str, str], ...] = ()) -> Flow[Any]:
         cursor = None
         while True:
-            query = () if cursor is None else (("cursor", cursor),)
+            query = wanted if cursor is None else (*wanted, ("cursor", cursor))
             page = yield from self._fetch(Call(operation=operation, path=operation.path, query=query))
             for item in page.items:
                 yield Deliver(item)
