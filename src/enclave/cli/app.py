@@ -148,6 +148,7 @@ def run(  # noqa: PLR0913  every option of a command is a parameter
     """
     from enclave.cli.execute import execute, files_of, git_source, labels_of, language_of, source
     from enclave.cli.reach import anywhere
+    from enclave.sdk.client import Enclave
     from enclave.sdk.request import request_of
 
     request = request_of(
@@ -166,7 +167,8 @@ def run(  # noqa: PLR0913  every option of a command is a parameter
             **({"webhook_url": webhook} if webhook is not None else {}),
         },
     )
-    with anywhere() as client:
+    # A webhook is sent after the program is over, by a server that is still there then.
+    with anywhere() if webhook is None else Enclave() as client:
         raise typer.Exit(execute(client, request, json=json, out=out))
 
 
