@@ -64,12 +64,10 @@ def test_a_session_is_posted_when_it_is_over(tmp_path: Path) -> None:
 
 
 def test_without_leave_no_address_of_this_machine_is_posted_to(tmp_path: Path) -> None:
-    with receiving(tmp_path, "127.0.0.1") as site, served(tmp_path / "home", ENCLAVE_EGRESS_PRIVATE="") as (client, _):
-        with pytest.raises(InvalidRequest) as refused:
-            client.run("1", webhook_url=url(site))
+    with served(tmp_path / "home", ENCLAVE_EGRESS_PRIVATE="") as (client, _), pytest.raises(InvalidRequest) as refused:
+        client.run("1", webhook_url="https://127.0.0.1:8443/")
 
     assert [problem.field for problem in refused.value.errors] == ["webhookUrl"]
-    assert site.connections == 0
 
 
 def test_no_webhook_is_lost_when_the_server_is_killed(tmp_path: Path) -> None:

@@ -348,6 +348,19 @@ async def test_dead_receivers_hold_up_neither_others_of_their_org_nor_other_orgs
     assert max(rig.receivers.most[host] for host in dead) == 2
 
 
+async def test_an_org_has_a_bound_whatever_its_hosts(rig: Rig) -> None:
+    gates = [rig.receivers.hold(f"{number}.example.org") for number in range(4)]
+    for number in range(4):
+        await rig.run(f"https://{number}.example.org/")
+    async with rig.sending(Share(host=2, org=3, all=8)):
+        await rig.settled(await rig.run(org_id="org_b"))
+        assert rig.receivers.waiting.total() == 3
+        gates[0].set()
+        await rig.receivers.until(lambda: len(rig.receivers.posts) == 5)
+        for gate in gates:
+            gate.set()
+
+
 async def test_whoever_has_nothing_under_way_is_next_where_all_places_are_taken(rig: Rig) -> None:
     gates = {host: rig.receivers.hold(host) for host in ("a.example", "b.example")}
     for host, org_id in (("a.example", "org_a"), ("b.example", "org_b")):
