@@ -30,6 +30,7 @@ MOST: Final = Share(host=8, org=16, all=128)
 
 _POLL_SECONDS: Final = 1.0
 _REST_SECONDS: Final = 0.05
+_REST_RATIO: Final = 9
 _OFFERS: Final = Share(host=8, org=32, all=512)
 
 _log = logging.getLogger(__name__)
@@ -71,13 +72,16 @@ class Courier:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _walk(self) -> None:
+        clock = asyncio.get_running_loop().time
         while True:
             self._stirred.clear()
+            began = clock()
             try:
                 await self._set_out()
             except EnclaveError as error:
                 _log.error("webhooks cannot be read: %s", error.detail)
-            await asyncio.sleep(_REST_SECONDS)
+            # However much is due, looking through it takes a small part of what others read with.
+            await asyncio.sleep(max(_REST_SECONDS, _REST_RATIO * (clock() - began)))
             await self._until_stirred()
 
     async def _until_stirred(self) -> None:

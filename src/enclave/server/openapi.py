@@ -131,6 +131,7 @@ def document() -> Schema:
         },
         "servers": [{"url": "/"}],
         "paths": _paths(named),
+        "webhooks": {"session": {"post": _webhook(named)}},
         "components": {
             "schemas": schemas,
             "securitySchemes": {
@@ -171,8 +172,11 @@ def _schemas() -> tuple[Named, Schema]:
     bodies: list[tuple[str, JsonSchemaMode, TypeAdapter[Any]]] = [
         (operation.name, "validation", TypeAdapter(operation.body)) for operation in OPERATIONS if operation.body
     ]
-    problem: tuple[str, JsonSchemaMode, TypeAdapter[Any]] = ("problem", "serialization", TypeAdapter(Problem))
-    named, definitions = TypeAdapter.json_schemas([*results, *bodies, problem], ref_template=_REF)
+    others: list[tuple[str, JsonSchemaMode, TypeAdapter[Any]]] = [
+        ("problem", "serialization", TypeAdapter(Problem)),
+        ("webhook", "serialization", TypeAdapter(WebhookMessage)),
+    ]
+    named, definitions = TypeAdapter.json_schemas([*results, *bodies, *others], ref_template=_REF)
     schemas: Schema = definitions["$defs"]
     limits = schemas[RequestedLimits.__name__]
     return named, {**schemas, RequestedLimits.__name__: _bounded(limits, Ceiling())}
@@ -187,6 +191,28 @@ def _bounded(limits: Schema, ceiling: Ceiling) -> Schema:
         bounds = {"anyOf": [number, *field["anyOf"][1:]], "default": getattr(ceiling.default, name)}
         properties[wire_name(name)] = field | bounds
     return limits | {"properties": properties}
+
+
+def _webhook(named: Named) -> Schema:
+    facts = {
+        "webhook-id": "The message's id: the same however often it is sent.",
+        "webhook-timestamp": "When this attempt was made, in seconds since the epoch.",
+        "webhook-signature": "`v1,` and the HMAC-SHA256 in base64; several while a secret is rotated.",
+    }
+    described = {name: {"description": text, "schema": {"type": "string"}} for name, text in facts.items()}
+    return {
+        "summary": "What a session's `webhookUrl` is sent when the session is over, by Standard Webhooks.",
+        "security": [],
+        "parameters": [_parameter(name, "header", fact, required=True) for name, fact in described.items()],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": named[("webhook", "serialization")]}},
+        },
+        "responses": {
+            "2XX": {"description": "It was taken. Anything else is tried again for a day."},
+            "410": {"description": "No more of it is wanted."},
+        },
+    }
 
 
 def _paths(named: Named) -> Schema:
