@@ -79,7 +79,9 @@ class Courier:
             try:
                 await self._set_out()
             except EnclaveError as error:
-                _log.error("webhooks cannot be read: %s", error.detail)
+                _log.error("webhooks cannot be read or claimed: %s", error.detail)
+            except Exception as error:  # noqa: BLE001  whatever happened, there is a next time
+                _log.error("webhooks: %r", error, exc_info=error)
             # However much is due, looking through it takes a small part of what others read with.
             await asyncio.sleep(max(_REST_SECONDS, _REST_RATIO * (clock() - began)))
             await self._until_stirred()
@@ -92,24 +94,32 @@ class Courier:
             pass
 
     async def _set_out(self) -> None:
-        if len(self._tasks) < self._means.most.all:
-            for due in self._chosen(await self._means.outbox.due(self._means.clock(), _OFFERS)):
-                self._under_way[due.org_id, due.host] += 1
-                task = asyncio.get_running_loop().create_task(self._carry(due))
-                self._tasks.add(task)
-                task.add_done_callback(partial(self._returned, due))
+        if len(self._tasks) >= self._means.most.all:
+            return
+        now, outbox = self._means.clock(), self._means.outbox
+        chosen = self._chosen(await outbox.due(now, _OFFERS))
+        claims = [outbox.claim(due, now, now + LEASE) for due in chosen]
+        answers = await asyncio.gather(*claims, return_exceptions=True)
+        for claimed in answers:
+            if isinstance(claimed, Claimed):
+                self._carry_off(claimed)
+        for error in answers:
+            # In a conflict it is somebody else's; anything else is wrong with the store, and told once for all of them.
+            if isinstance(error, BaseException) and not isinstance(error, Conflict):
+                raise error
 
     def _chosen(self, offered: Sequence[Due]) -> Iterator[Due]:
         """What to send now: of whoever has the least under way first."""
-        orgs, turns, most = self._per_org(), Counter[str](), self._means.most
+        hosts, orgs, turns, most = Counter(self._under_way), self._per_org(), Counter[str](), self._means.most
         ranked: list[tuple[int, Due]] = []
         for due in offered:
             ranked.append((orgs[due.org_id] + turns[due.org_id], due))
             turns[due.org_id] += 1
         for _, due in sorted(ranked, key=lambda pair: pair[0]):
-            full = orgs[due.org_id] >= most.org or self._under_way[due.org_id, due.host] >= most.host
-            if not full and len(self._tasks) < most.all:
+            place = (due.org_id, due.host)
+            if orgs[due.org_id] < most.org and hosts[place] < most.host and hosts.total() < most.all:
                 orgs[due.org_id] += 1
+                hosts[place] += 1
                 yield due
 
     def _per_org(self) -> Counter[str]:
@@ -118,26 +128,29 @@ class Courier:
             orgs[org_id] += count
         return orgs
 
-    def _returned(self, due: Due, task: asyncio.Task[None]) -> None:
+    def _carry_off(self, claimed: Claimed) -> None:
+        place = (claimed.due.org_id, claimed.due.host)
+        self._under_way[place] += 1
+        task = asyncio.get_running_loop().create_task(self._carry(claimed))
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._returned, place))
+
+    def _returned(self, place: tuple[str, str], task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        place = (due.org_id, due.host)
-        self._under_way[place] -= 1
-        if not self._under_way[place]:
-            del self._under_way[place]
+        self._under_way -= Counter([place])
         self._stirred.set()
 
-    async def _carry(self, due: Due) -> None:
+    async def _carry(self, claimed: Claimed) -> None:
+        session_id = claimed.due.session_id
         try:
-            now = self._means.clock()
-            claimed = await self._means.outbox.claim(due, now, now + LEASE)
             answer = await self._attempt(claimed)
             await self._means.outbox.settle(self._told(claimed, answer))
             if answer.lingering is not None:
                 await asyncio.wait((answer.lingering,))
         except (Conflict, NotFound):
-            _log.debug("webhook of %s: somebody else has it, or its session is no longer kept", due.session_id)
+            _log.debug("webhook of %s: somebody else has it, or its session is no longer kept", session_id)
         except Exception as error:  # noqa: BLE001  it stays due, and is tried again when the claim is over
-            _log.error("webhook of %s: %r", due.session_id, error, exc_info=error)
+            _log.error("webhook of %s: %r", session_id, error, exc_info=error)
 
     async def _attempt(self, claimed: Claimed) -> Answer:
         due = claimed.due
