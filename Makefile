@@ -21,7 +21,7 @@ fix: $(DEV)  ## the writing twin of lint
 
 check: lint test  ## what a change must pass
 
-bench: $(DEV)  ## every figure beside its bar; BENCH="--sessions 10000" for a long soak
+bench: $(DEV)  ## every figure beside its bar; BENCH="--sessions 10000 --tenants 1000000" for long ones
 	@scripts/delegated .venv/bin/python -m bench $(BENCH)
 
 hostile: $(DEV)  ## what hostile programs get, as a matrix; fails if anything leaked that is not known to

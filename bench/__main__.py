@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import egress, endurance, latency, memory, processor, tree
+from bench import egress, endurance, identity, latency, memory, processor, quota, tenancy, tree
 from bench.caller import PYTHON, Caller
 from bench.figure import Figure, show
 from enclave.contracts.identity import Credential
@@ -31,6 +31,7 @@ def measure(credential: Credential, home: Path, asked: argparse.Namespace) -> It
     _warm_up(caller)
     yield from latency.sequential(caller, some(150))
     yield from latency.back_to_back(caller, some(300))
+    yield from quota.checked(caller, home, some(200))
     yield from processor.computing(caller, some(7))
     yield from latency.at_once(credential, some(40))
     yield from endurance.live(caller, asked.live)
@@ -78,6 +79,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--sessions", type=int, default=2000, help="of the soak; 10000 takes minutes")
     parser.add_argument("--live", type=int, default=500, help="sessions alive at once")
+    parser.add_argument(
+        "--tenants", type=int, default=20_000, help="sessions beside others' 1000; 1000000 takes minutes"
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="of the rounds of everything else")
     return parser.parse_args()
 
@@ -88,6 +92,8 @@ def main() -> None:
     figures = [*run(asked, measure, max_concurrency=max(256, asked.live + 16))]
     figures += run(asked, endure, pool=tree.WARM)
     figures += said(egress.measure(asked.scale))
+    figures += said(tenancy.measure(asked.tenants, max(1, int(500 * asked.scale))))
+    figures += said(identity.measure(asked.scale))
     show(figures)
 
 

@@ -35,6 +35,11 @@ class Caller:
         )
         return json.loads(self._connection.getresponse().read())
 
+    def calling_with(self, api_key: str) -> "Caller":
+        """The same connection, from now on with this key."""
+        self._headers["Authorization"] = f"Bearer {api_key}"
+        return self
+
     def time(self, code: str, language: str = "python", template: str | None = None) -> float:
         """Milliseconds that a session takes."""
         return timed(lambda: self.run(code, language, template), time.perf_counter)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from enclave.backends.base import Check, Collected, Exit, LaunchSpec, Output, Workload
+from enclave.backends.base import Check, Collected, Exit, LaunchSpec, Output, Told, Workload
 from enclave.contracts.errors import Unavailable
 from enclave.contracts.policy import Guarantee, Language
 from enclave.core.files import listed
@@ -133,11 +133,14 @@ class Puppet:
         self.left: dict[str, bytes] = {}
         self.refusal: Exception | None = None
         self._backend = backend
-        self._queue: asyncio.Queue[Output | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[Told | None] = asyncio.Queue()
         self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
 
     def print(self, data: bytes, stream: Literal["stdout", "stderr"] = "stdout") -> None:
-        self._queue.put_nowait(Output(stream, data))
+        self.tell(Output(stream, data))
+
+    def tell(self, told: Told) -> None:
+        self._queue.put_nowait(told)
 
     def end(self, how: Exit | Exception | None = None) -> None:
         if self._exit.done():
@@ -161,7 +164,7 @@ class Puppet:
         self._backend.play(self)
         return self
 
-    async def output(self) -> AsyncIterator[Output]:
+    async def output(self) -> AsyncIterator[Told]:
         while (output := await self._queue.get()) is not None:
             yield output
 

@@ -14,7 +14,9 @@ from enclave.serve import embedded
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-HOWTOS = sorted((ROOT / "docs" / "howto").glob("*.md"))
+APART = ROOT / "docs" / "howto" / "separate-identity.md"
+"""Starts servers of its own, on the ports that they have by default."""
+HOWTOS = sorted(set((ROOT / "docs" / "howto").glob("*.md")) - {APART})
 SCRIPTS = Path(sys.executable).parent
 
 
@@ -35,13 +37,10 @@ def shown(page: str) -> list[Shown]:
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     home = tmp_path_factory.mktemp("docs")
-    with embedded(home) as credential:
-        yield os.environ | {
-            "PATH": f"{SCRIPTS}:{os.environ['PATH']}",
-            "ENCLAVE_HOME": str(home),
-            "ENCLAVE_BASE_URL": credential.base_url,
-            "ENCLAVE_API_KEY": credential.api_key,
-        }
+    with embedded(home):
+        # Where a server runs, its home has all that is needed.
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("ENCLAVE_")}
+        yield clean | {"PATH": f"{SCRIPTS}:{os.environ['PATH']}", "ENCLAVE_HOME": str(home)}
 
 
 def run(command: str, environment: dict[str, str]) -> str:
@@ -74,6 +73,25 @@ def test_the_commands_of_a_how_to_do_one_after_another_what_they_say(page: Path,
         if re.search("error: (pip: |npm: |Node.js is not|npm is not)", printed):
             pytest.skip(f"what the page does cannot be installed: {printed.splitlines()[-1]}")
         compare(example, printed)
+
+
+@pytest.mark.sandbox
+@pytest.mark.root
+def test_two_servers_do_what_the_page_about_them_says(tmp_path: Path) -> None:
+    """In a network of their own, where nobody else has their ports."""
+    examples = shown(APART.read_text())
+    parts = [f"echo '#{number}'; {{ {one.command}\n}} 2>&1" for number, one in enumerate(examples)]
+    script = "\n".join(["ip link set lo up", *parts, "echo '#'; kill %2; wait"])
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("ENCLAVE_")}
+    done = subprocess.run(
+        ("unshare", "--net", "bash", "-c", script),
+        env=clean | {"PATH": f"{SCRIPTS}:{os.environ['PATH']}", "HOME": str(tmp_path)},
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    printed = re.split(r"^#\d*\n", done.stdout, flags=re.M)[1:]
+    assert len(printed) == len(examples) + 1, done
+    for example, output in zip(examples, printed, strict=False):
+        compare(example, output)
 
 
 @pytest.mark.sandbox

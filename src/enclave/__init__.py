@@ -2,10 +2,12 @@
 
 TYPE_CHECKING = False  # as type checkers read it; importing typing for it would be most of this import's time
 if TYPE_CHECKING:
+    from enclave.sdk.account import Account, AsyncAccount
     from enclave.sdk.client import AsyncEnclave, Enclave
+    from enclave.sdk.operator import AsyncOperator, Operator
 
 __version__ = "0.1.0"
-__all__ = ["AsyncEnclave", "Enclave", "__version__"]
+__all__ = ["Account", "AsyncAccount", "AsyncEnclave", "AsyncOperator", "Enclave", "Operator", "__version__"]
 
 
 def __getattr__(name: str) -> object:
@@ -14,4 +16,12 @@ def __getattr__(name: str) -> object:
         from enclave.sdk import client
 
         return getattr(client, name)
+    if name in ("Account", "AsyncAccount"):
+        from enclave.sdk import account
+
+        return getattr(account, name)
+    if name in ("AsyncOperator", "Operator"):
+        from enclave.sdk import operator
+
+        return getattr(operator, name)
     raise AttributeError(f"module 'enclave' has no attribute {name!r}")

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self, get_args
+from urllib.parse import urlsplit
 
 from enclave.contracts.errors import InvalidRequest
 from enclave.core import key
@@ -13,7 +14,15 @@ from enclave.core.address import Network
 from enclave.core.egress import Floor, parse_rule
 
 DEFAULT_PORT: Final = 8088
+DEFAULT_IDENTITY_PORT: Final = 8089
+DEFAULT_INTERNAL_PORT: Final = 8090
+DEFAULT_IDENTITY_HOME: Final = ".enclave-identity"
+SERVICE_FILE: Final = "service.json"
 LEAST_SECRET_BYTES: Final = 32
+LEAST_RETENTION: Final = 86400
+
+Style = Literal["text", "json"]
+"""How the log is written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +37,13 @@ class Settings:
     and webhooks as well, `egress_ca` a PEM file of certificates that upstreams and receivers are trusted by beside the
     system's. `file_retention` is how many seconds what a session
     left in files is kept, unless it is torn down before. `checkpoints` is the file or the URL that signed checkpoints
-    of the audit trail go to, every `checkpoint_seconds` and when the server ends.
+    of the audit trail go to, every `checkpoint_seconds` and when the server ends. `log` is how the log is written.
+    Sessions are removed `session_retention` seconds after they were created, if they are over, and entries of the audit
+    trail `audit_retention` seconds after they were written; without, they are kept. A user may make `orgs_per_user`
+    orgs; 0 leaves that to the operator.
+    With an `identity_url`, as http://127.0.0.1:8090, https://host or unix:/path, callers are known by the identity
+    service whose internal listener that is, and `identity_key_file` holds what it is asked with. Its answers are used
+    for `identity_cache_seconds`, and while there are no others for `identity_grace_seconds`, if they were yes.
     """
 
     home: Path
@@ -46,6 +61,14 @@ class Settings:
     file_retention: int = 86400
     checkpoints: str | None = None
     checkpoint_seconds: int = 3600
+    log: Style = "text"
+    session_retention: int | None = None
+    audit_retention: int | None = None
+    orgs_per_user: int = 10
+    identity_url: str | None = None
+    identity_key_file: Path | None = None
+    identity_cache_seconds: int = 10
+    identity_grace_seconds: int = 60
 
     @property
     def egress_floor(self) -> Floor:
@@ -71,16 +94,51 @@ class Settings:
         """Where the sources of sessions are while they last."""
         return self.home.absolute() / "sources"
 
+    @property
+    def identity_key_path(self) -> Path:
+        """The file with the credential for the identity service."""
+        return self.identity_key_file or Path.home() / DEFAULT_IDENTITY_HOME / SERVICE_FILE
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str], **overrides: object) -> Self:
         """The settings an environment asks for; overrides that are not None win. Raises InvalidRequest, in one line."""
-        chosen: dict[str, Any] = {"home": Path.home() / ".enclave"}
-        for name, variable in VARIABLES.items():
-            if text := environ.get(variable):
-                chosen[name] = _READ[name](text)
-        chosen |= {name: value for name, value in overrides.items() if value is not None}
+        chosen = {"home": Path.home() / ".enclave"} | _chosen(environ, VARIABLES, _READ, overrides)
         settings = cls(**chosen)
         _check(settings)
+        return settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentitySettings:
+    """The settings of an identity service of its own; `from_env` reads them, `IDENTITY_VARIABLES` names the
+    environment's.
+
+    `host` and `port` are of the listener that callers may reach; `internal_host` and `internal_port`, or the path of a
+    socket, `internal_socket`, of the one for control planes. `control_plane` is the URL of the control plane, which the
+    credentials that are left in the home name. `jwt_secret`, `orgs_per_user` and `log` as of `Settings`.
+    """
+
+    home: Path
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_IDENTITY_PORT
+    internal_host: str = "127.0.0.1"
+    internal_port: int = DEFAULT_INTERNAL_PORT
+    internal_socket: Path | None = None
+    control_plane: str = f"http://127.0.0.1:{DEFAULT_PORT}"
+    jwt_secret: str | None = field(default=None, repr=False)
+    orgs_per_user: int = 10
+    log: Style = "text"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str], **overrides: object) -> Self:
+        """The settings an environment asks for; overrides that are not None win. Raises InvalidRequest, in one line."""
+        chosen = {"home": Path.home() / DEFAULT_IDENTITY_HOME} | _chosen(
+            environ, IDENTITY_VARIABLES, _READ_IDENTITY, overrides
+        )
+        settings = cls(**chosen)
+        _check_port(settings.port, "ENCLAVE_IDENTITY_PORT")
+        _check_port(settings.internal_port, "ENCLAVE_IDENTITY_INTERNAL_PORT")
+        _check_secret(settings.jwt_secret)
         return settings
 
 
@@ -98,9 +156,31 @@ VARIABLES: Final[Mapping[str, str]] = {
     "egress_ca": "ENCLAVE_EGRESS_CA",
     "file_retention": "ENCLAVE_FILE_RETENTION",
     "checkpoints": "ENCLAVE_AUDIT_CHECKPOINTS",
+    "log": "ENCLAVE_LOG",
+    "session_retention": "ENCLAVE_SESSION_RETENTION",
+    "audit_retention": "ENCLAVE_AUDIT_RETENTION",
     "checkpoint_seconds": "ENCLAVE_AUDIT_CHECKPOINT_SECONDS",
+    "orgs_per_user": "ENCLAVE_ORGS_PER_USER",
+    "identity_url": "ENCLAVE_IDENTITY_URL",
+    "identity_key_file": "ENCLAVE_IDENTITY_KEY_FILE",
+    "identity_cache_seconds": "ENCLAVE_IDENTITY_CACHE_SECONDS",
+    "identity_grace_seconds": "ENCLAVE_IDENTITY_GRACE_SECONDS",
 }
 """The environment variable of each setting."""
+
+IDENTITY_VARIABLES: Final[Mapping[str, str]] = {
+    "home": "ENCLAVE_IDENTITY_HOME",
+    "host": "ENCLAVE_IDENTITY_HOST",
+    "port": "ENCLAVE_IDENTITY_PORT",
+    "internal_host": "ENCLAVE_IDENTITY_INTERNAL_HOST",
+    "internal_port": "ENCLAVE_IDENTITY_INTERNAL_PORT",
+    "internal_socket": "ENCLAVE_IDENTITY_INTERNAL_SOCKET",
+    "control_plane": "ENCLAVE_BASE_URL",
+    "jwt_secret": "ENCLAVE_JWT_SECRET",
+    "orgs_per_user": "ENCLAVE_ORGS_PER_USER",
+    "log": "ENCLAVE_LOG",
+}
+"""The environment variable of each setting of an identity service of its own."""
 
 
 def _whole(variable: str) -> Callable[[str], int]:
@@ -138,6 +218,12 @@ def _rules(text: str) -> tuple[str, ...]:
     return rules
 
 
+def _style(text: str) -> str:
+    if text not in get_args(Style):
+        raise InvalidRequest(f"ENCLAVE_LOG must be one of: {', '.join(get_args(Style))}")
+    return text
+
+
 def _file(text: str) -> Path:
     path = Path(text).expanduser()
     try:
@@ -147,8 +233,22 @@ def _file(text: str) -> Path:
     return path
 
 
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
+def _place(text: str) -> str:
+    parts = urlsplit(text)
+    there = parts.path.startswith("/") if parts.scheme == "unix" else parts.hostname
+    fits = parts.scheme in ("unix", "http", "https") and not (parts.query or parts.fragment or parts.username)
+    _demand(
+        fits and bool(there), "ENCLAVE_IDENTITY_URL must be as http://127.0.0.1:8090, https://host or unix:/run/a.sock"
+    )
+    return text
+
+
 _READ: Final[Mapping[str, Callable[[str], object]]] = {
-    "home": lambda text: Path(text).expanduser(),
+    "home": _path,
     "host": str,
     "port": _whole("ENCLAVE_PORT"),
     "jwt_secret": str,
@@ -161,15 +261,56 @@ _READ: Final[Mapping[str, Callable[[str], object]]] = {
     "egress_ca": _file,
     "file_retention": _whole("ENCLAVE_FILE_RETENTION"),
     "checkpoints": str,
+    "log": _style,
+    "session_retention": _whole("ENCLAVE_SESSION_RETENTION"),
+    "audit_retention": _whole("ENCLAVE_AUDIT_RETENTION"),
     "checkpoint_seconds": _whole("ENCLAVE_AUDIT_CHECKPOINT_SECONDS"),
+    "orgs_per_user": _whole("ENCLAVE_ORGS_PER_USER"),
+    "identity_url": _place,
+    "identity_key_file": _path,
+    "identity_cache_seconds": _whole("ENCLAVE_IDENTITY_CACHE_SECONDS"),
+    "identity_grace_seconds": _whole("ENCLAVE_IDENTITY_GRACE_SECONDS"),
 }
+
+_READ_IDENTITY: Final[Mapping[str, Callable[[str], object]]] = {
+    "home": _path,
+    "host": str,
+    "port": _whole("ENCLAVE_IDENTITY_PORT"),
+    "internal_host": str,
+    "internal_port": _whole("ENCLAVE_IDENTITY_INTERNAL_PORT"),
+    "internal_socket": _path,
+    "control_plane": str,
+    "jwt_secret": str,
+    "orgs_per_user": _whole("ENCLAVE_ORGS_PER_USER"),
+    "log": _style,
+}
+
+Readers = Mapping[str, Callable[[str], object]]
+
+
+def _chosen(
+    environ: Mapping[str, str], variables: Mapping[str, str], readers: Readers, overrides: Mapping[str, object]
+) -> dict[str, Any]:
+    read = {name: readers[name](text) for name, variable in variables.items() if (text := environ.get(variable))}
+    return read | {name: value for name, value in overrides.items() if value is not None}
 
 
 def _check(settings: Settings) -> None:
-    _demand(0 <= settings.port <= 65535, "the port (ENCLAVE_PORT) must be between 0 and 65535")
+    _check_port(settings.port, "ENCLAVE_PORT")
     _demand(settings.checkpoint_seconds >= 1, "ENCLAVE_AUDIT_CHECKPOINT_SECONDS must be at least 1")
+    for name in ("session_retention", "audit_retention"):
+        # Within a day a request may be repeated with its key, and then gets its session.
+        age = getattr(settings, name)
+        _demand(age is None or age >= LEAST_RETENTION, f"{VARIABLES[name]} must be at least {LEAST_RETENTION} (a day)")
     _demand(settings.max_concurrency >= 1, "ENCLAVE_MAX_CONCURRENCY must be at least 1")
-    secret = settings.jwt_secret
+    _check_secret(settings.jwt_secret)
+
+
+def _check_port(port: int, variable: str) -> None:
+    _demand(0 <= port <= 65535, f"the port ({variable}) must be between 0 and 65535")
+
+
+def _check_secret(secret: str | None) -> None:
     _demand(
         secret is None or len(secret.encode(errors="surrogateescape")) >= LEAST_SECRET_BYTES,
         f"ENCLAVE_JWT_SECRET must have at least {LEAST_SECRET_BYTES} bytes",

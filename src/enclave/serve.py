@@ -15,19 +15,20 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import uvicorn
 
-from enclave.config import Settings
+from enclave.config import VARIABLES, IdentitySettings, Settings
 from enclave.contracts.errors import EnclaveError, Unavailable
 from enclave.contracts.identity import Credential
+from enclave.contracts.wire import build_types
 from enclave.server.protocol import BoundedProtocol
-from enclave.system import System, open_system
+from enclave.system import IdentitySystem, System, base_url, open_identity, open_system
 
 GRACE_SECONDS: Final = 1
 """How long an answer that is being written may take when the server ends."""
@@ -37,15 +38,17 @@ _START_SECONDS: Final = 60
 _STOP_SECONDS: Final = 5
 _BACKLOG: Final = 2048
 
-Ready = Callable[[Credential], None]
+Ready = Callable[[str, Credential | None], None]
+"""Told where the server is, and the credential that it left in its home, if it leaves one."""
+End = Callable[[], Coroutine[None, None, None]]
 
 
 class Server(uvicorn.Server):
-    """Uvicorn's server, which ends the sessions first: their streams and answers end with them."""
+    """Uvicorn's server, which ends first what would hold its answers open, such as sessions."""
 
-    def __init__(self, config: uvicorn.Config, system: System, ready: Callable[["Server"], None]) -> None:
+    def __init__(self, config: uvicorn.Config, end: End, ready: Callable[["Server"], None]) -> None:
         super().__init__(config)
-        self._system = system
+        self._end = end
         self._ready = ready
         self._loop = asyncio.get_running_loop()
         self._ending: asyncio.Task[None] | None = None
@@ -61,25 +64,45 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
         # Uvicorn would raise the signal again when all is over, and die of it.
         self._captured_signals.clear()
-        self._loop.call_soon_threadsafe(self._end_sessions)
+        self._loop.call_soon_threadsafe(self._begin_end)
 
     def stop(self) -> None:
         """End, by a call from any thread."""
         self.should_exit = True
-        self._loop.call_soon_threadsafe(self._end_sessions)
+        self._loop.call_soon_threadsafe(self._begin_end)
 
-    def _end_sessions(self) -> None:
+    def _begin_end(self) -> None:
         if self._ending is None:
-            self._ending = self._loop.create_task(self._system.orchestrator.close())
+            self._ending = self._loop.create_task(self._end())
+
+
+class SecondServer(uvicorn.Server):
+    """Another one in the same process, which leaves the signals to the first."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
 
 
 def serve(settings: Settings, *, ready: Ready) -> None:
     """Serve until SIGTERM or SIGINT. Raises Unavailable if the port or the home is in use, in one line."""
-    _run(settings, lambda _, system: ready(system.credential))
+    _run(settings, lambda _, system: ready(base_url(system.settings), system.credential))
+
+
+def serve_identity(settings: IdentitySettings, *, ready: Callable[[IdentitySystem], None]) -> None:
+    """Serve identity alone until SIGTERM or SIGINT. Raises Unavailable if a port or the home is in use, in one line."""
+    with (
+        _only_server(settings.home),
+        _listening(settings.host, settings.port) as public,
+        _listening_inside(settings) as internal,
+        asyncio.Runner(loop_factory=_loop_factory()) as runner,
+    ):
+        runner.run(_serve_identity(settings, public, internal, ready))
 
 
 def _run(settings: Settings, ready: Callable[[Server, System], None]) -> None:
-    with _only_server(settings.home), _listening(settings) as listener:
+    with _only_server(settings.home), _listening(settings.host, settings.port) as listener:
         located = replace(settings, port=listener.getsockname()[1])
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(located, listener, ready))
@@ -87,11 +110,31 @@ def _run(settings: Settings, ready: Callable[[Server, System], None]) -> None:
 
 async def _serve(settings: Settings, listener: socket.socket, ready: Callable[[Server, System], None]) -> None:
     async with open_system(settings) as system:
-        server = Server(_uvicorn(system), system, lambda server: ready(server, system))
+        server = Server(_uvicorn(system.app), system.orchestrator.close, lambda server: ready(server, system))
         await server.serve(sockets=[listener])
 
 
+async def _serve_identity(
+    settings: IdentitySettings, public: socket.socket, internal: socket.socket, ready: Callable[[IdentitySystem], None]
+) -> None:
+    ports = {"port": public.getsockname()[1]}
+    if settings.internal_socket is None:
+        ports["internal_port"] = internal.getsockname()[1]
+    async with open_identity(replace(settings, **ports)) as system:
+        inside = SecondServer(_uvicorn(system.internal))
+
+        async def end() -> None:
+            inside.should_exit = True
+            system.identity.outbox.close()
+
+        server = Server(_uvicorn(system.public), end, lambda _: ready(system))
+        serving = asyncio.create_task(inside.serve(sockets=[internal]))
+        await server.serve(sockets=[public])
+        await serving
+
+
 def _settle_interpreter() -> None:
+    build_types()
     # What there is now stays; looking through it again and again would only cost pauses.
     gc.collect()
     gc.freeze()
@@ -101,9 +144,9 @@ def _settle_interpreter() -> None:
     sys.setswitchinterval(_SWITCH_SECONDS)
 
 
-def _uvicorn(system: System) -> uvicorn.Config:
+def _uvicorn(app: Any) -> uvicorn.Config:
     return uvicorn.Config(
-        system.app,
+        app,
         http=BoundedProtocol,
         ws="none",
         lifespan="off",
@@ -140,18 +183,41 @@ def _lock_file(home: Path) -> IO[str]:
 
 
 @contextlib.contextmanager
-def _listening(settings: Settings) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setblocking(False)
         try:
-            listener.bind((settings.host, settings.port))
+            listener.bind((host, port))
             listener.listen(_BACKLOG)
         except OSError as error:
             reason = error.strerror or str(error)
-            raise Unavailable(f"cannot listen on {settings.host}:{settings.port}: {reason}") from None
+            raise Unavailable(f"cannot listen on {host}:{port}: {reason}") from None
         yield listener
+
+
+def _listening_inside(settings: IdentitySettings) -> contextlib.AbstractContextManager[socket.socket]:
+    if settings.internal_socket is None:
+        return _listening(settings.internal_host, settings.internal_port)
+    return _listening_at(settings.internal_socket)
+
+
+@contextlib.contextmanager
+def _listening_at(path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.setblocking(False)
+        try:
+            # What is left of a server that was killed; nobody else's, whose home this is.
+            if path.is_socket():
+                path.unlink()
+            listener.bind(str(path))
+            path.chmod(0o600)
+            listener.listen(_BACKLOG)
+        except OSError as error:
+            raise Unavailable(f"cannot listen on {path}: {error.strerror or error}") from None
+        yield listener
+        path.unlink(missing_ok=True)
 
 
 # A server of one's own, as a child
@@ -205,7 +271,8 @@ def _obey_parent(server: Server, system: System) -> None:
     threading.Thread(target=_watch_stdin, args=(server,), name="enclave-parent", daemon=True).start()
     # A parent that has died meanwhile has closed our standard input too, and that is what ends us.
     with contextlib.suppress(BrokenPipeError):
-        os.write(sys.stdout.fileno(), system.credential.model_dump_json().encode() + b"\n")
+        said = system.credential.model_dump_json() if system.credential else ""
+        os.write(sys.stdout.fileno(), said.encode() + b"\n")
 
 
 def _watch_stdin(server: Server) -> None:
@@ -232,11 +299,13 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     """The child's entry."""
     chosen = _arguments()
+    # A server of one's own knows its caller itself, whatever service others are known by.
+    environ = {name: value for name, value in os.environ.items() if name != VARIABLES["identity_url"]}
     try:
         with _own_home() if chosen.ephemeral else contextlib.nullcontext(chosen.home) as home:
             # One that leaves nothing behind still offers what was built on this machine.
-            templates = Settings.from_env(os.environ).template_directory if chosen.ephemeral else None
-            asked = Settings.from_env(os.environ, home=home, host="127.0.0.1", port=0, templates=templates)
+            templates = Settings.from_env(environ).template_directory if chosen.ephemeral else None
+            asked = Settings.from_env(environ, home=home, host="127.0.0.1", port=0, templates=templates)
             _run(asked, _obey_parent)
     except EnclaveError as error:
         print(f"error: {error.detail}", file=sys.stderr)

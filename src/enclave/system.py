@@ -3,36 +3,47 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from enclave.backends.base import Backend, Check
+from enclave.backends.base import Backend, Check, Pool, Pooling
 from enclave.backends.local import build, template
 from enclave.backends.local.template import Template
-from enclave.config import Settings
+from enclave.config import IdentitySettings, Settings
 from enclave.contracts.errors import EnclaveError, InvalidRequest
 from enclave.contracts.identity import Credential
+from enclave.contracts.introspection import IdentityHealth
+from enclave.contracts.operations import OF_IDENTITY
 from enclave.contracts.sessions import Health
+from enclave.core.observer import Observer
 from enclave.core.proof import Finding
-from enclave.identity.base import Accounts
-from enclave.identity.bootstrap import bootstrap
+from enclave.identity.base import Accounts, Authenticator, Relay
+from enclave.identity.bootstrap import bootstrap, bootstrap_service, read_service
 from enclave.identity.home import private_home, secret_key_of, signing_key_of, write_private
+from enclave.identity.outbox import Sink
+from enclave.identity.remote import Terms
+from enclave.identity.separate import Place, separate_identity
 from enclave.identity.service import Identity
 from enclave.orchestrator.courier import Courier, Means
 from enclave.orchestrator.orchestrator import Bounds, Keyring, Orchestrator, Ports, ServiceBindings, Webhooks
-from enclave.server.app import Application
-from enclave.server.call import Platform
+from enclave.server.app import Application, Surface
+from enclave.server.call import ELSEWHERE, Platform
+from enclave.server.internal import internal_routes
 from enclave.source.base import SourceFetcher
 from enclave.source.git import Git, GitFetcher
 from enclave.store.checkpoint import Checkpoints
 from enclave.store.examination import export, verify
 from enclave.store.files import DirectoryFiles
+from enclave.store.retention import Retention
 from enclave.store.signature import Signer
 from enclave.store.sqlite import SqliteStore
+from enclave.telemetry.log import open_log
+from enclave.telemetry.prometheus import Gauge, Metrics
+from enclave.telemetry.readiness import Readiness
 from enclave.webhook.base import Sender
 from enclave.webhook.sender import sending
 
@@ -55,12 +66,37 @@ _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  where 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """A whole control plane that runs."""
+    """A whole control plane that runs. The credential is the owner's; the identity service keeps it where that is
+    another process."""
 
     settings: Settings
     app: Application
     orchestrator: Orchestrator
-    credential: Credential
+    credential: Credential | None
+
+
+@dataclass(frozen=True, slots=True)
+class IdentitySystem:
+    """A whole identity service that runs: what callers reach, what control planes do, and the two credentials that are
+    left in its home, the owner's and that of control planes."""
+
+    settings: IdentitySettings
+    public: Surface
+    internal: Surface
+    identity: Identity
+    owner: Credential
+    service: Credential
+
+
+@dataclass(frozen=True, slots=True)
+class Callers:
+    """The identity authority, here or in another process, as a control plane uses it."""
+
+    authenticator: Authenticator
+    accounts: Accounts
+    tick: Callable[[], Awaitable[None]]
+    relay: Relay | None = None
+    credential: Credential | None = None
 
 
 @contextlib.asynccontextmanager
@@ -69,6 +105,7 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
 
     The port must be the real one: the credential left in the home names it.
     """
+    open_log(settings.log)
     async with contextlib.AsyncExitStack() as stack:
         private_home(settings.home)
         store = SqliteStore.open(settings.home / DATABASE)
@@ -79,25 +116,68 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         backend = _backend(settings)
         stack.push_async_callback(backend.close)
         await backend.start()
-        orchestrator = _orchestrator(settings, store, backend, sources)
+        metrics = Metrics(_gauges(backend, lambda: orchestrator.running()))
+        orchestrator = _orchestrator(settings, store, backend, sources, metrics)
         stack.push_async_callback(orchestrator.close)
         await orchestrator.recover()
         sender = stack.enter_context(sending(settings.egress_floor))
         courier = _courier(settings, store, sender, orchestrator.webhooks.stirred)
         stack.push_async_callback(courier.close)
         courier.start()
-        identity = Identity.open(settings.home, orchestrator.note, now=_now, jwt_secret=settings.jwt_secret)
+        who = _embedded if settings.identity_url is None else _separate
+        callers = await stack.enter_async_context(who(settings, orchestrator.note))
+        readiness = Readiness(backend.healthy, store.check)
+        platform = Platform(
+            orchestrator,
+            callers.authenticator,
+            callers.accounts,
+            lambda: _health(backend),
+            readiness.check,
+            metrics.text,
+            relay=callers.relay,
+        )
+        ticks = (callers.tick, _refusals(platform, store.note), orchestrator.tick)
+        stack.callback(_repeating(_TICK_SECONDS, *ticks))
+        retention = _retention(settings, checkpoints)
+        stack.callback(_repeating(settings.checkpoint_seconds, checkpoints.tick, *retention))
+        yield System(settings, Application(platform, observer=metrics), orchestrator, callers.credential)
+
+
+@contextlib.asynccontextmanager
+async def open_identity(settings: IdentitySettings) -> AsyncIterator[IdentitySystem]:
+    """The identity service of these settings, closed with the context. Raises Unavailable.
+
+    The ports must be the real ones: the credentials left in the home name them.
+    """
+    open_log(settings.log)
+    with contextlib.ExitStack() as stack:
+        identity = _identity(settings, None)
         stack.callback(identity.close)
+        owner = bootstrap(settings.home, settings.control_plane, identity.authority)
+        service = bootstrap_service(settings.home, internal_url(settings), identity.service)
+        platform = Platform(ELSEWHERE, identity.authority, identity.accounts, lambda: IdentityHealth(ok=True))
+        stack.callback(_repeating(_TICK_SECONDS, _refusals(platform, identity.outbox.add), identity.tick))
+        internal = Surface(internal_routes(platform, OF_IDENTITY, identity.service))
+        yield IdentitySystem(settings, Application(platform, OF_IDENTITY), internal, identity, owner, service)
+
+
+@contextlib.asynccontextmanager
+async def _embedded(settings: Settings, sink: Sink) -> AsyncIterator[Callers]:
+    identity = _identity(settings, sink)
+    try:
         credential = bootstrap(settings.home, base_url(settings), identity.authority)
-        ticking = [
-            asyncio.create_task(_repeat(_TICK_SECONDS, identity.tick, orchestrator.tick)),
-            asyncio.create_task(_repeat(settings.checkpoint_seconds, checkpoints.tick)),
-        ]
-        for task in ticking:
-            stack.callback(task.cancel)
-        accounts = Accounts(identity.keys, identity.members, identity.sign_ins)
-        app = Application(Platform(orchestrator, identity.authority, accounts, lambda: _health(backend)))
-        yield System(settings, app, orchestrator, credential)
+        yield Callers(identity.authority, identity.accounts, identity.tick, credential=credential)
+    finally:
+        identity.close()
+
+
+@contextlib.asynccontextmanager
+async def _separate(settings: Settings, sink: Sink) -> AsyncIterator[Callers]:
+    secret = None if settings.jwt_secret is None else settings.jwt_secret.encode(errors="surrogateescape")
+    place = Place(settings.identity_url or "", read_service(settings.identity_key_path).api_key, secret)
+    terms = Terms(settings.identity_cache_seconds, settings.identity_grace_seconds)
+    async with separate_identity(place, terms, sink, _now) as identity:
+        yield Callers(identity.callers, ELSEWHERE, _nothing, relay=identity)
 
 
 def diagnose(settings: Settings) -> tuple[Check, ...]:
@@ -148,18 +228,62 @@ def export_audit(settings: Settings, org_id: str | None) -> Iterator[bytes]:
 
 def base_url(settings: Settings) -> str:
     """Where a client on this machine reaches the server."""
-    host = _EVERYWHERE.get(settings.host, settings.host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    return _url(settings.host, settings.port)
+
+
+def identity_url(settings: IdentitySettings) -> str:
+    """Where a client on this machine reaches the identity service."""
+    return _url(settings.host, settings.port)
+
+
+def internal_url(settings: IdentitySettings) -> str:
+    """Where a control plane on this machine reaches it."""
+    if settings.internal_socket is not None:
+        return f"unix:{settings.internal_socket.absolute()}"
+    return _url(settings.internal_host, settings.internal_port)
+
+
+def _url(host: str, port: int) -> str:
+    host = _EVERYWHERE.get(host, host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _identity(settings: Settings | IdentitySettings, sink: Sink | None) -> Identity:
+    return Identity.open(
+        settings.home, sink, now=_now, jwt_secret=settings.jwt_secret, orgs_per_user=settings.orgs_per_user
+    )
+
+
+def _gauges(backend: Backend, running: Callable[[], int]) -> tuple[Gauge, ...]:
+    def pools() -> Mapping[str, Pool]:
+        return backend.pools() if isinstance(backend, Pooling) else {}
+
+    def of(count: Callable[[Pool], int]) -> Callable[[], list[tuple[str, float]]]:
+        return lambda: [(name, count(pool)) for name, pool in pools().items()]
+
+    return (
+        Gauge(
+            "sessions_running", "Sessions that are pending or running.", "backend", lambda: [(backend.name, running())]
+        ),
+        Gauge("pool_ready", "Sandboxes that waited when one was last taken.", "pool", of(lambda pool: pool.ready)),
+        Gauge("pool_warm", "Sessions so far that found a sandbox ready.", "pool", of(lambda pool: pool.warm)),
+        Gauge("pool_cold", "Sessions so far that found none ready.", "pool", of(lambda pool: pool.cold)),
+    )
 
 
 def _orchestrator(
-    settings: Settings, store: SqliteStore, backend: Backend, sources: SourceFetcher | None
+    settings: Settings, store: SqliteStore, backend: Backend, sources: SourceFetcher | None, observer: Observer
 ) -> Orchestrator:
-    ports = Ports(store, backend, _now, DirectoryFiles.open(settings.home / FILES), store.tenancy(), sources)
+    files = DirectoryFiles.open(settings.home / FILES)
+    ports = Ports(store, backend, _now, files, store.tenancy(), sources, observer)
     key = _secret_key(settings)
     bindings = ServiceBindings(store.bindings(key), _now, settings.egress_private)
-    retention = timedelta(seconds=settings.file_retention)
-    bounds = Bounds(max_concurrency=settings.max_concurrency, file_retention=retention)
+    kept = settings.session_retention
+    bounds = Bounds(
+        max_concurrency=settings.max_concurrency,
+        file_retention=timedelta(seconds=settings.file_retention),
+        session_retention=None if kept is None else timedelta(seconds=kept),
+    )
     webhooks = Webhooks(store.outbox(key), Keyring(store.signing(key), _now), _now, settings.egress_private)
     return Orchestrator(ports, bindings, bounds, webhooks)
 
@@ -172,11 +296,16 @@ def _courier(settings: Settings, store: SqliteStore, sender: Sender, stirred: as
 Work = Callable[[], Awaitable[None]]
 
 
-async def _repeat(seconds: float, *works: Work) -> None:
-    while True:
-        for work in works:
-            await _attempt(work)
-        await asyncio.sleep(seconds)
+def _repeating(seconds: float, *works: Work) -> Callable[[], object]:
+    """Do them now and then from now on, until what is answered is called."""
+
+    async def repeat() -> None:
+        while True:
+            for work in works:
+                await _attempt(work)
+            await asyncio.sleep(seconds)
+
+    return asyncio.create_task(repeat()).cancel
 
 
 async def _attempt(work: Work) -> None:
@@ -187,6 +316,19 @@ async def _attempt(work: Work) -> None:
         _log.error("files cannot be read or removed: %s", error)
     except EnclaveError as error:
         _log.error("%s", error.detail)
+
+
+def _retention(settings: Settings, checkpoints: Checkpoints) -> tuple[Work, ...]:
+    age = settings.audit_retention
+    return () if age is None else (Retention(checkpoints, timedelta(seconds=age)).tick,)
+
+
+def _refusals(platform: Platform, sink: Sink) -> Work:
+    return lambda: platform.refusals.tell(sink, _now())
+
+
+async def _nothing() -> None:
+    pass
 
 
 def _checkpoints(settings: Settings, store: SqliteStore) -> Checkpoints:

@@ -85,7 +85,7 @@ def test_without_a_key_it_says_what_to_do(enclave: Command, monkeypatch: pytest.
     ran = enclave(None, "sessions")
 
     assert ran.code == 70
-    assert ran.err.startswith("error: there is no API key")
+    assert ran.err.startswith("error: there is no credential")
     assert all(word in ran.err for word in ("ENCLAVE_API_KEY", "enclave serve"))
     assert "api_key" not in ran.err
     assert ran.err.count("\n") == 1

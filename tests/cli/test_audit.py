@@ -13,7 +13,7 @@ from enclave.cli import main
 from enclave.serve import embedded
 from tests.cli.conftest import Command
 
-ENTRIES = 5
+ENTRIES = 6
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +55,10 @@ def test_a_home_that_was_left_alone_holds(enclave: Command, home: Path) -> None:
 
 
 def test_the_first_broken_entry_is_named(enclave: Command, home: Path) -> None:
-    edit(home, "UPDATE audit SET body = replace(body, '\"exitCode\":0', '\"exitCode\":1') WHERE seq = 4")
+    edit(home, "UPDATE audit SET body = replace(body, '\"exitCode\":0', '\"exitCode\":1') WHERE seq = 5")
     ran = enclave(None, "audit", "verify", "--home", str(home), "--json")
-    assert (ran.code, json.loads(ran.out)[0]["firstBroken"]["seq"]) == (1, 4)
-    assert "entry 4 is broken" in enclave(None, "audit", "verify", "--home", str(home)).out
+    assert (ran.code, json.loads(ran.out)[0]["firstBroken"]["seq"]) == (1, 5)
+    assert "entry 5 is broken" in enclave(None, "audit", "verify", "--home", str(home)).out
 
 
 def test_an_end_that_is_missing_is_named(enclave: Command, home: Path) -> None:

@@ -35,11 +35,12 @@ class Played:
     def diagnose(self, settings: Settings) -> tuple[Check, ...]:
         return self.checks
 
-    def serve(self, settings: Settings, *, ready: Callable[[Credential], None]) -> None:
+    def serve(self, settings: Settings, *, ready: Callable[[str, Credential], None]) -> None:
         self.settings = settings
         if self.refusal is not None:
             raise self.refusal
-        ready(Credential(base_url=f"http://{settings.host}:{settings.port}", api_key="ek_1_secret"))
+        url = f"http://{settings.host}:{settings.port}"
+        ready(url, Credential(base_url=url, api_key="ek_1_secret"))
 
     @contextmanager
     def embedded(self, home: Path | None) -> Iterator[Credential]:

@@ -21,7 +21,7 @@ from enclave.contracts.identity import Principal, Role
 from enclave.core.access import ROLES
 from enclave.identity.apikey import ApiKey, new_api_key
 from enclave.identity.authority import MAX_CREDENTIAL_CHARS, MAX_REMEMBERED, REMEMBER_SECONDS, EmbeddedIdentity
-from enclave.identity.directory import KeyRecord, Member
+from enclave.identity.directory import Claim, KeyRecord, Member
 from enclave.identity.service import Identity
 from enclave.identity.token import TokenReader
 from tests.identity.tokens import SECRET, issue_token, nowhere
@@ -107,7 +107,14 @@ async def test_a_token_is_who_it_says(identity: EmbeddedIdentity, role: Role) ->
 
 
 @pytest.mark.parametrize(
-    "claims", [{"aud": "someone else"}, {"aud": ["a", "b"]}, {"exp": 4102444800.5}, {"sub": "Zoë 👩‍🚀"}]
+    "claims",
+    [
+        {"aud": "someone else"},
+        {"aud": ["a", "b"]},
+        {"exp": 4102444800.5},
+        {"sub": "Zoë 👩‍🚀"},
+        *({"sid": sid} for sid in (1, "", "\ud800", ["a"], "0" * 16)),
+    ],
 )
 def test_a_valid_token_is_enough_by_itself(identity: EmbeddedIdentity, claims: dict[str, Any]) -> None:
     assert identity.identify(issue_token(**claims)).org_id == "org_a"
@@ -189,11 +196,17 @@ class Nobody:
     def add_key(self, record: KeyRecord) -> None:
         raise NotImplementedError
 
+    def find_hash(self, key_id: str) -> tuple[bytes, str] | None:
+        return None
+
     def find_key(self, key_id: str) -> KeyRecord | None:
         return None
 
     def revoke_key(self, key_id: str) -> None:
         raise NotImplementedError
+
+    def standing(self, claim: Claim) -> Role | None:
+        return claim.member.role
 
     def find_operator(self, key_id: str) -> bytes | None:
         return None

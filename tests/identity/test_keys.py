@@ -1,7 +1,6 @@
 """API keys beside a clock that the test moves and an audit trail that fails when it says so."""
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,7 +13,6 @@ from enclave.contracts.audit import AuditEvent
 from enclave.contracts.errors import Conflict, Forbidden, Unauthenticated, Unavailable
 from enclave.contracts.identity import Principal, Role, Scope
 from enclave.contracts.keys import CreateKey, Key
-from enclave.core.access import ROLES
 from enclave.identity import database, keys
 from enclave.identity.service import DATABASE, Identity
 from tests.identity.test_authority import Clock
@@ -42,33 +40,6 @@ class Trail:
     @property
     def types(self) -> list[str]:
         return [event.type for event in self.events.values()]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def trail() -> Trail:
-    return Trail()
-
-
-@pytest.fixture
-def identity(tmp_path: Path, trail: Trail, clock: Clock) -> Iterator[Identity]:
-    with closing(Identity.open(tmp_path, trail, now=clock)) as identity:
-        yield identity
-
-
-@pytest.fixture
-def owner(identity: Identity) -> Principal:
-    member = identity.authority.owner("o@example.org")
-    return Principal(user_id=member.user_id, org_id=member.org_id, role=member.role, scopes=ROLES[member.role])
 
 
 def refused(identity: Identity, credential: str) -> None:
@@ -125,12 +96,12 @@ async def test_what_cannot_be_told_now_is_told_later_and_once(
 
     trail.broken, trail.deaf = False, True
     await identity.tick()
-    assert trail.types == ["key_created"]
+    assert trail.types == ["org_created"]
     trail.deaf = False
     await identity.keys.revoke(owner, made.id)
     await identity.tick()
 
-    assert trail.types == ["key_created", "key_revoked"]
+    assert trail.types == ["org_created", "key_created", "key_revoked"]
 
 
 async def test_a_change_that_fails_is_not_told(
@@ -145,7 +116,7 @@ async def test_a_change_that_fails_is_not_told(
     monkeypatch.undo()
     await identity.tick()
 
-    assert (await listed(identity, owner), trail.types) == ([], [])
+    assert (await listed(identity, owner), trail.types) == ([], ["org_created"])
 
 
 async def test_an_org_has_so_many_keys_and_no_more(

@@ -1,7 +1,5 @@
 """The operator: a credential of their own, and what it is good for."""
 
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,29 +9,11 @@ from enclave.contracts.identity import Credential
 from enclave.identity.apikey import OPERATOR, ApiKey, new_api_key
 from enclave.identity.bootstrap import bootstrap
 from enclave.identity.service import Identity
-from tests.identity.test_authority import Clock
-from tests.identity.test_keys import Trail
 from tests.identity.test_sign_in import contents
 
 pytestmark = pytest.mark.anyio
 
 URL = "http://127.0.0.1:8088"
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def trail() -> Trail:
-    return Trail()
-
-
-@pytest.fixture
-def identity(tmp_path: Path, trail: Trail, clock: Clock) -> Iterator[Identity]:
-    with closing(Identity.open(tmp_path, trail, now=clock)) as identity:
-        yield identity
 
 
 def left(home: Path) -> str:

@@ -2,9 +2,9 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from threading import Event
 
 import pytest
 from pydantic import SecretStr
@@ -16,8 +16,9 @@ from enclave.contracts.members import AcceptInvitation, ChangeMember, Invite, Lo
 from enclave.core.access import ROLES
 from enclave.identity import password
 from enclave.identity.bootstrap import bootstrap
+from enclave.identity.guard import MAX_OF_ADDRESS, MAX_OF_PAIR, MAX_OF_USER, WINDOW_SECONDS
 from enclave.identity.service import DATABASE, Identity
-from enclave.identity.sign_in import MAX_OF_ADDRESS, MAX_OF_PAIR, MAX_OF_USER, SIGN_IN_LIFE, TOKEN_LIFE, WINDOW_SECONDS
+from enclave.identity.sign_in import SIGN_IN_LIFE, TOKEN_LIFE
 from tests.identity.test_authority import Clock
 from tests.identity.test_keys import Trail
 
@@ -26,33 +27,6 @@ pytestmark = pytest.mark.anyio
 PASSWORD = "correct horse battery"
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 ADA = "ada@example.org"
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def trail() -> Trail:
-    return Trail()
-
-
-@pytest.fixture
-def identity(tmp_path: Path, trail: Trail, clock: Clock) -> Iterator[Identity]:
-    with closing(Identity.open(tmp_path, trail, now=clock)) as identity:
-        yield identity
-
-
-@pytest.fixture
-def owner(identity: Identity) -> Principal:
-    member = identity.authority.owner("o@example.org")
-    return Principal(user_id=member.user_id, org_id=member.org_id, role=member.role, scopes=ROLES[member.role])
 
 
 async def join(
@@ -85,7 +59,7 @@ async def test_one_who_is_asked_in_joins_signs_in_and_may_what_they_were_asked_f
     again = who(identity, await login(identity, "ADA@example.org"))
 
     assert (joined.org_id, joined.role, again) == (owner.org_id, Role.DEVELOPER, joined)
-    assert trail.types == ["member_invited", "member_joined", "signed_in", "signed_in"]
+    assert trail.types == ["org_created", "member_invited", "member_joined", "signed_in", "signed_in"]
     members = (await identity.members.list(owner)).items
     assert {(one.email, one.role) for one in members} == {("o@example.org", Role.OWNER), (ADA, Role.DEVELOPER)}
 
@@ -190,6 +164,29 @@ async def test_nobody_can_lock_another_out_of_where_they_signed_in(identity: Ide
     assert (await login(identity)).role is Role.DEVELOPER
     with pytest.raises(QuotaExceeded):
         await login(identity, address=THERE)
+
+
+async def test_who_signed_in_there_does_not_wait_behind_those_who_guess(
+    identity: Identity, owner: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await join(identity, owner)
+    await login(identity)
+    held = Event()
+    genuine = identity.sign_ins.passwords._compare
+    monkeypatch.setattr(
+        identity.sign_ins.passwords,
+        "_compare",
+        lambda kept, given: genuine(kept, given) if given == PASSWORD else held.wait() and False,
+    )
+    guessing = [
+        asyncio.create_task(failing(identity, 1, f"user{number}@example.org", f"198.51.100.{number}"))
+        for number in range(20)
+    ]
+    try:
+        assert (await asyncio.wait_for(login(identity), 10)).role is Role.DEVELOPER
+    finally:
+        held.set()
+    assert set(await asyncio.gather(*guessing)) == {Unauthenticated}
 
 
 @pytest.mark.usefixtures("no_hashing")

@@ -1,6 +1,6 @@
 """An orchestrator on a real store, with a backend whose programs the test plays."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,9 +33,10 @@ class Stage:
     ports: Ports
     kept: Path
 
-    def another(self, max_concurrency: int = 100) -> Orchestrator:
+    def another(self, max_concurrency: int = 100, clock: Callable[[], datetime] | None = None) -> Orchestrator:
         """A second orchestrator on the same store and backend, as after a restart."""
-        return orchestrator_of(self.store, replace(self.ports, files=DirectoryFiles.open(self.kept)), max_concurrency)
+        ports = replace(self.ports, files=DirectoryFiles.open(self.kept), clock=clock or self.ports.clock)
+        return orchestrator_of(self.store, ports, max_concurrency)
 
 
 def ports_of(store: SqliteStore, backend: Backend, kept: Path) -> Ports:

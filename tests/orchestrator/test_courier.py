@@ -21,7 +21,7 @@ from enclave.core.session import created
 from enclave.core.webhook import ATTEMPT_SECONDS, DELAYS
 from enclave.orchestrator.courier import LEASE, MOST, Courier, Means
 from enclave.orchestrator.orchestrator import Keyring
-from enclave.store.base import Attempt, Claimed, Due, Share
+from enclave.store.base import Attempt, Due, Held, Share
 from enclave.store.outbox import SqliteOutbox
 from enclave.store.vault import Vault
 from enclave.webhook.base import Answer, Post
@@ -457,9 +457,9 @@ async def test_a_store_that_cannot_be_written_is_told_once_and_makes_no_attempt(
     refused: asyncio.Queue[Due] = asyncio.Queue()
 
     class Broken(Watched):
-        def claim(self, due: Due, at: datetime, until: datetime) -> Awaitable[Claimed]:
+        def claim(self, due: Due, at: datetime, until: datetime) -> Awaitable[Held]:
             refused.put_nowait(due)
-            answer: asyncio.Future[Claimed] = asyncio.get_running_loop().create_future()
+            answer: asyncio.Future[Held] = asyncio.get_running_loop().create_future()
             answer.set_exception(Unavailable("the database cannot be written"))
             return answer
 

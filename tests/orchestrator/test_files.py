@@ -72,6 +72,21 @@ async def test_what_a_program_leaves_is_told_and_can_be_read(stage: Stage) -> No
     assert collected.files == digest(session.result.files)
 
 
+async def test_what_is_kept_of_each_org_is_known_to_the_byte(stage: Stage) -> None:
+    def stored() -> list[int]:
+        again = DirectoryFiles.open(stage.kept)
+        return [files.stored(org_id) for files in (stage.ports.files, again) for org_id in ("org_a", "org_b")]
+
+    one, other = await left(stage, {"a": b"123", "b": b""}), await left(stage, {"c": bytes(1000)})
+    assert stored() == [1003, 0, 1003, 0]
+    await left(stage, {"d": b"x"}, OSError("disk"))
+    assert stored() == [1003, 0, 1003, 0]
+    await asyncio.gather(*(stage.orchestrator.teardown(ME, other.id) for _ in range(5)))
+    assert stored() == [3, 0, 3, 0]
+    await stage.ports.files.remove(one.id)
+    assert stored() == [0, 0, 0, 0]
+
+
 async def test_no_name_of_a_program_comes_to_the_disk_and_nobody_else_can_read_it(stage: Stage) -> None:
     session = await left(stage, {"a.txt": b"one"})
 
@@ -248,8 +263,10 @@ async def test_nothing_is_left_over_whenever_the_platform_was_killed(stage: Stag
     step = 0
     while await asyncio.to_thread(die_keeping, stage.kept, session, step) == 9:
         seen.add(tuple(on_disk(stage)))
-        await stage.another().recover()
+        restarted = stage.another()
+        await restarted.recover()
         assert on_disk(stage) == [], step
+        assert restarted._ports.files.stored("org_a") == 0, step
         step += 1
 
     assert step > 8

@@ -8,15 +8,26 @@ import pytest
 from enclave.contracts.bindings import PutBinding
 from enclave.contracts.identity import Role
 from enclave.contracts.keys import CreateKey
-from enclave.contracts.members import AcceptInvitation, ChangeMember, Invite, Login, Refresh
+from enclave.contracts.members import (
+    AcceptInvitation,
+    ChangeMember,
+    ChangePassword,
+    Invite,
+    Login,
+    Refresh,
+    ResetPassword,
+    Switch,
+)
 from enclave.contracts.operations import LOGIN, OPERATIONS, REDELIVER, Operation
+from enclave.contracts.orgs import AskReset, CreateOrg, FoundOrg
 from enclave.contracts.sessions import CreateSessionRequest, Phase
 from enclave.contracts.tenancy import OrgPolicy, OrgTerms
 from enclave.core.webhook import delivery_id
 from tests.orchestrator.test_files import leaves
-from tests.server.conftest import Site
+from tests.server.conftest import BOTH, Site
 
 pytestmark = pytest.mark.anyio
+SITES = BOTH
 
 SNAPSHOT = Path(__file__).parents[1] / "snapshots" / "access_matrix.txt"
 OPERATOR = "operator"
@@ -25,6 +36,7 @@ BINDING = {"url": "https://api.example.org", "inject": {"kind": "bearer"}, "secr
 
 KEY = {"name": "k", "scopes": ["sessions:read"]}
 
+RESET = "reset@example.org"
 NO_TICKET = {"refreshToken": "er_" + "0" * 16 + "_" + "a" * 43}
 BODIES: dict[object, object] = {
     ChangeMember: {"role": "viewer"},
@@ -34,11 +46,19 @@ BODIES: dict[object, object] = {
     Refresh: NO_TICKET,
     OrgPolicy: {},
     OrgTerms: {},
+    Switch: {**NO_TICKET, "orgId": "org_b"},
+    ChangePassword: {"current": "no such password", "new": "another password"},
+    ResetPassword: {"code": "ep_x", "password": "another password"},
+    CreateOrg: {"name": "o"},
+    FoundOrg: {"name": "o", "ownerEmail": "a@example.org"},
+    AskReset: {"email": RESET},
 }
 
 
 async def test_the_access_matrix_is_as_checked_in(site: Site) -> None:
     site.backend.play = leaves({"a.txt": b"a"})
+    asked_in = await site.ask("POST", "/invitations", {"email": RESET, "role": "viewer"})
+    await site.ask("POST", "/invitations/accept", {"code": asked_in.json["code"], "password": "a first password"})
     rows = [f"{'operation':<25}{'whose':<8}" + "".join(f"{role or 'nobody':<11}" for role in CALLERS)]
     for operation in OPERATIONS:
         # What is put is always one's own: another org's name is free.
@@ -58,8 +78,10 @@ async def status(site: Site, operation: Operation, role: str | None, org_id: str
     if "keys" in operation.path:
         made = await site.ask("POST", "/keys", KEY, token=f"owner.{org_id}")
     site.restore(f"viewer.{org_id}")
-    target = f"viewer.{org_id}" if "members" in operation.path else made.json["id"]
-    target = org_id if "orgs" in operation.path else target
+    if "invitations/" in operation.path:
+        made = await site.ask("POST", "/invitations", BODIES[Invite], token=f"owner.{org_id}")
+    target = org_id if "orgs" in operation.path else made.json["id"]
+    target = f"viewer.{org_id}" if "members" in operation.path else target
     if operation is REDELIVER:
         hooked = {"code": "x", "webhookUrl": "https://hooks.example.org"}
         ended = await site.ask("POST", "/sessions", hooked, token=f"owner.{org_id}", prefer="wait=5")

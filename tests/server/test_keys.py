@@ -12,9 +12,10 @@ from enclave.contracts.audit import AuditEvent
 from enclave.contracts.identity import Role, Scope
 from enclave.core.access import ROLES, ordered
 from enclave.core.audit import verify
-from tests.server.conftest import Answer, Site
+from tests.server.conftest import BOTH, Answer, Site
 
 pytestmark = pytest.mark.anyio
+SITES = BOTH
 
 SHOWN = {"id", "name", "role", "scopes", "createdBy", "createdAt", "expiresAt", "lastUsedAt", "revokedAt"}
 SOON, LATER = "2999-01-01T00:00:00Z", "2999-01-02T00:00:00Z"

@@ -25,11 +25,12 @@ def test_a_limit_says_its_default_its_least_and_its_most(name: str) -> None:
 
     assert (number["minimum"], number["maximum"], field["default"]) == (least, most, default)
     assert null == {"type": "null"}
-    assert f"minimum {least}, maximum {most}) or null</td><td>{default}</td>" in page()
+    assert f"minimum {least}, maximum {most}) or null</td><td>{default}</td>" in page(API)
 
 
 def test_headers_are_told_where_they_are_sent() -> None:
-    assert set(operations()["create_session"]["responses"]["201"]["headers"]) == {"Location", "Preference-Applied"}
+    created = {"Location", "Preference-Applied", "Idempotent-Replayed"}
+    assert set(operations()["create_session"]["responses"]["201"]["headers"]) == created
     assert set(operations()["get_file"]["responses"]["200"]["headers"]) == {"ETag", "Content-Disposition"}
     told = {"401": {"WWW-Authenticate"}, "429": {"Retry-After"}, "503": {"Retry-After"}}
     for one in operations().values():

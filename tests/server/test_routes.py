@@ -168,15 +168,6 @@ async def test_a_body_too_large_is_refused(site: Site, declared: bool) -> None:
     assert status == 400
 
 
-@pytest.mark.parametrize("key", ["", "abc"])
-async def test_an_idempotency_key_is_refused_by_name(site: Site, key: str) -> None:
-    answer = await site.ask("POST", "/sessions", {"code": "x"}, idempotency_key=key)
-    (error,) = problem(answer).errors
-    assert (answer.status, problem(answer).code) == (422, "policy_unenforceable")
-    assert (error.field, error.message) == ("Idempotency-Key", "is not implemented yet; leave it out")
-    assert not site.backend.all
-
-
 @pytest.mark.parametrize("where", [{}, {"limits": {}}, {"labels": {}}])
 async def test_a_name_of_a_megabyte_is_not_sent_back(site: Site, where: dict[str, dict[str, object]]) -> None:
     name = "x" * (1 << 20)

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.server.conftest import Answer, Site
+from tests.server.conftest import BOTH, Answer, Site
 from tests.server.test_keys import contents
 
 pytestmark = pytest.mark.anyio
+SITES = BOTH
 
 PASSWORD = "correct horse battery"
 EMAIL = "ada@example.org"

@@ -10,7 +10,7 @@ import pytest
 from enclave.contracts.errors import SecretUnreadable, Unavailable
 from enclave.contracts.webhooks import WebhookSecretRotated
 from enclave.core.session import TornDown, advance, created
-from enclave.store.base import Claimed
+from enclave.store.base import Held
 from enclave.store.sqlite import SCHEMA_VERSION, SqliteStore
 from enclave.testing.outbox import ALL, LEASE, URL, Kept, check_outbox
 from enclave.testing.store import AT
@@ -48,7 +48,7 @@ async def ended(kept: Kept) -> None:
     await kept.store.commit(advance(session, TornDown(), at=AT, actor="x"))
 
 
-async def claimed(kept: Kept) -> Claimed:
+async def claimed(kept: Kept) -> Held:
     (due,) = await kept.outbox.due(AT, ALL)
     return await kept.outbox.claim(due, AT, AT + LEASE)
 
@@ -125,7 +125,7 @@ async def test_what_is_removed_with_its_session_leaves_nothing(kept: Kept, path:
 
 async def test_a_database_of_the_version_before_gets_its_webhooks(path: Path) -> None:
     await keeping(path).store.close()
-    change_all = "DROP TABLE deliveries; DROP TABLE webhook_secrets; PRAGMA user_version = 4;"
+    change_all = "DROP TABLE deliveries; DROP TABLE webhook_secrets; PRAGMA user_version = 6;"
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.executescript(change_all)
 
@@ -134,7 +134,7 @@ async def test_a_database_of_the_version_before_gets_its_webhooks(path: Path) ->
     found = await kept.outbox.find("org_a")
     await kept.store.close()
 
-    assert (SCHEMA_VERSION, len(found)) == (5, 1)
+    assert (SCHEMA_VERSION, len(found)) == (7, 1)
 
 
 async def test_nothing_that_holds_a_url_or_a_secret_shows_it(kept: Kept) -> None:

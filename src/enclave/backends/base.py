@@ -198,6 +198,24 @@ class Check:
     essential: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Sandboxes that are kept ready: how many wait, and how many sessions so far found one and how many found none."""
+
+    ready: int
+    warm: int
+    cold: int
+
+
+@runtime_checkable
+class Pooling(Protocol):
+    """What a Backend is besides, where it keeps sandboxes ready."""
+
+    def pools(self) -> Mapping[str, Pool]:
+        """Its pools, by what they are for; `ready` as of the last session that took from it."""
+        ...
+
+
 class Backend(Protocol):
     """A way to isolate programs."""
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from enclave import __version__
-from enclave.cli import audit, binding, key, member, template, webhook
+from enclave.cli import account, audit, binding, key, member, operator, org, policy, template, webhook
 from enclave.cli.say import PLATFORM, complain, fail, printable, refuse
 from enclave.contracts.errors import EnclaveError
 from enclave.contracts.policy import Language
@@ -23,10 +23,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(audit.app, name="audit")
+serving = typer.Typer()
+app.add_typer(serving, name="serve")
 app.add_typer(template.app, name="template")
 app.add_typer(binding.app, name="binding")
 app.add_typer(key.app, name="key")
 app.add_typer(member.app, name="member")
+app.add_typer(org.app, name="org")
+app.add_typer(policy.app, name="policy")
+app.add_typer(operator.app, name="operator")
+for command in (account.login, account.logout, account.password):
+    app.command()(command)
 app.add_typer(webhook.app, name="webhook")
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The session's id.")]
@@ -83,19 +90,58 @@ def root(
     """Run code nobody has reviewed, in a sandbox, with nothing on the way out but what you allow."""
 
 
-@app.command()
+@serving.callback(invoke_without_command=True)
 def serve(
+    context: typer.Context,
     host: Annotated[str | None, typer.Option(help="The address to listen on; 127.0.0.1 by default.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="The port; 8088 by default.")] = None,
     home: Annotated[Path | None, typer.Option(help="Where data and keys are kept; ~/.enclave by default.")] = None,
 ) -> None:
-    """Run an Enclave server on this machine, until Ctrl-C."""
+    """Run an Enclave server on this machine, until Ctrl-C.
+
+    Where ENCLAVE_IDENTITY_URL names an identity service, that says who its callers are.
+    """
     from enclave.cli.reach import server_parts
 
+    if context.invoked_subcommand is not None:
+        return
     with server_parts():
         from enclave.cli.local import serve_until_stopped
 
         serve_until_stopped(host=host, port=port, home=home)
+
+
+@serving.command("identity")
+def serve_identity(  # noqa: PLR0913  every option of a command is a parameter
+    host: Annotated[str | None, typer.Option(help="Where callers reach it; 127.0.0.1 by default.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="The port; 8089 by default.")] = None,
+    internal_host: Annotated[
+        str | None, typer.Option(help="Where control planes reach it; 127.0.0.1 by default.")
+    ] = None,
+    internal_port: Annotated[int | None, typer.Option(min=0, max=65535, help="The port; 8090 by default.")] = None,
+    internal_socket: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="A socket for control planes, in place of an address.")
+    ] = None,
+    home: Annotated[Path | None, typer.Option(help="Where its data are kept; ~/.enclave-identity by default.")] = None,
+    control_plane: Annotated[
+        str | None, typer.Option(metavar="URL", help="The control plane's; http://127.0.0.1:8088 by default.")
+    ] = None,
+) -> None:
+    """Run identity alone, for a control plane that names it in ENCLAVE_IDENTITY_URL, until Ctrl-C."""
+    from enclave.cli.reach import server_parts
+
+    with server_parts():
+        from enclave.cli.local import serve_identity_until_stopped
+
+        serve_identity_until_stopped(
+            host=host,
+            port=port,
+            internal_host=internal_host,
+            internal_port=internal_port,
+            internal_socket=internal_socket,
+            home=home,
+            control_plane=control_plane,
+        )
 
 
 @app.command()
@@ -207,7 +253,7 @@ def logs(
 
 @app.command()
 def whoami(json: Json = False) -> None:
-    """Say who your key is for: org, role and scopes."""
+    """Say who you are to the server, by your sign-in or key: org, role and scopes."""
     from enclave.cli import show
     from enclave.cli.say import as_json
     from enclave.sdk.client import Enclave
@@ -218,6 +264,21 @@ def whoami(json: Json = False) -> None:
         print(as_json(caller.model_dump(mode="json")))
     else:
         show.caller(caller)
+
+
+@app.command()
+def usage(json: Json = False) -> None:
+    """Show what the org uses of each quota at the moment."""
+    from enclave.cli import show
+    from enclave.cli.say import as_json
+    from enclave.sdk.client import Enclave
+
+    with Enclave() as client:
+        used = client.usage()
+    if json:
+        print(as_json(used.model_dump(mode="json")))
+    else:
+        show.usage(used)
 
 
 @app.command()

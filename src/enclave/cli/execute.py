@@ -15,7 +15,8 @@ from enclave.contracts.errors import Conflict, EnclaveError, InvalidRequest
 from enclave.contracts.frames import StderrFrame, StdoutFrame, StreamFrame
 from enclave.contracts.policy import Language
 from enclave.contracts.sessions import CreateSessionRequest
-from enclave.sdk.client import Enclave, SessionHandle
+from enclave.sdk.client import Enclave
+from enclave.sdk.session import SessionHandle
 
 _NODE_SUFFIXES: Final = frozenset({".js", ".mjs", ".cjs"})
 

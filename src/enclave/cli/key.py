@@ -55,9 +55,10 @@ def show_all(json: Json = False) -> None:
 
 
 @app.command()
-def revoke(key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id.")]) -> None:
+def revoke(key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id.")], json: Json = False) -> None:
     """Refuse an API key from now on."""
     from enclave.sdk.client import Enclave
 
     with Enclave() as client:
-        print(printable(client.keys.revoke(key_id).id))
+        revoked = client.keys.revoke(key_id)
+    print(as_json(revoked.model_dump(mode="json")) if json else printable(revoked.id))

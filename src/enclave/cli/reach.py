@@ -9,7 +9,7 @@ from enclave.cli.say import PLATFORM, complain
 from enclave.contracts.errors import ConnectionFailed, Unauthenticated
 from enclave.contracts.identity import Credential
 from enclave.sdk.client import Enclave
-from enclave.sdk.credential import named_base_url, stored_path
+from enclave.sdk.credential import is_chosen, stored_path
 
 
 @contextmanager
@@ -26,8 +26,8 @@ def server_parts() -> Iterator[None]:
 
 @contextmanager
 def anywhere() -> Iterator[Enclave]:
-    """A client of the server there is; if there is none and none is named, of one that lives as long as the command."""
-    client = Enclave() if named_base_url() else _running()
+    """A client of the server there is; if there is none, and none was chosen, of one that ends with the command."""
+    client = Enclave() if is_chosen() else _running()
     if client is not None:
         with client:
             yield client

@@ -1,6 +1,7 @@
 """What we print ourselves: plain, on one line, and with nothing in it that a terminal would obey."""
 
 import json
+import math
 import os
 import sys
 
@@ -30,10 +31,18 @@ def complain(text: str) -> None:
 
 def refuse(error: EnclaveError, about: str = "") -> int:
     """Tell what went wrong, and answer with the exit code for it."""
-    complain(f"error: {about}{': ' * bool(about)}{error.detail}")
+    complain(f"error: {about}{': ' * bool(about)}{error.detail}{_later(error)}")
     for problem in error.errors:
         complain(f"  {problem.field}: {problem.message}")
     return USAGE if isinstance(error, InvalidRequest) else PLATFORM
+
+
+def _later(error: EnclaveError) -> str:
+    if error.retry_after is None:
+        return ""
+    minutes, seconds = divmod(math.ceil(error.retry_after), 60)
+    parts = ([f"{minutes} min"] if minutes else []) + ([f"{seconds} s"] if seconds else [])
+    return f"; try again in {' '.join(parts)}" if parts else ""
 
 
 def fail(error: OSError) -> int:

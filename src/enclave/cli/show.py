@@ -1,7 +1,8 @@
 """Tables, for people: every cell is escaped, and none of it is markup."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Final, Protocol
 
 from pydantic import JsonValue
@@ -14,14 +15,19 @@ from enclave.contracts.audit import AuditEvent
 from enclave.contracts.bindings import Binding
 from enclave.contracts.identity import WhoAmI
 from enclave.contracts.keys import Key
-from enclave.contracts.members import Member
+from enclave.contracts.members import Member, OpenInvitation
+from enclave.contracts.orgs import Org, OrgState
 from enclave.contracts.sessions import Session
+from enclave.contracts.tenancy import Meter, OrgPolicy, OrgTerms, OrgUsage, PolicyView
 from enclave.contracts.webhooks import Delivery
 from enclave.contracts.wire import Wire
 
 _PIPE_WIDTH: Final = 10_000
+_BAR: Final = 20
 _STAMP: Final = frozenset({"ts", "org_id", "session_id", "actor", "seq", "previous", "digest", "type"})
-_WHOLE: Final = frozenset({"SESSION", "EVENT", "CONTROL", "BINDING", "KEY", "MEMBER", "ORG", "WEBHOOK"})
+_WHOLE: Final = frozenset(
+    {"SESSION", "EVENT", "CONTROL", "BINDING", "KEY", "MEMBER", "ORG", "INVITATION", "QUOTA", "WEBHOOK"}
+)
 _STYLES: Final[Mapping[str, str]] = {"succeeded": "green", "failed": "red", "killed": "red", "running": "cyan"}
 
 
@@ -168,6 +174,46 @@ def deliveries(found: Iterable[Delivery]) -> None:
     _print(heads, [_delivery(one) for one in found])
 
 
+def invitations(found: Iterable[OpenInvitation]) -> None:
+    """A line for each invitation that waits."""
+    rows = [(one.id, one.email, one.role, _moment(one.expires_at)) for one in found]
+    _print(("INVITATION", "EMAIL", "ROLE", "EXPIRES"), [[_text(each) for each in row] for row in rows])
+
+
+def orgs(found: Iterable[Org]) -> None:
+    """A line for each org that one is a member of."""
+    rows = [(one.id, one.name, one.role, _moment(one.created_at)) for one in found]
+    _print(("ORG", "NAME", "ROLE", "CREATED"), [[_text(each) for each in row] for row in rows])
+
+
+def org_states(found: Iterable[OrgState]) -> None:
+    """A line for each org there is."""
+    rows = [(one.id, one.name, _moment(one.created_at), _moment(one.disabled_at)) for one in found]
+    _print(("ORG", "NAME", "CREATED", "DISABLED"), [[_text(each) for each in row] for row in rows])
+
+
+def usage(found: OrgUsage) -> None:
+    """A bar for each quota."""
+    meters = [(name, value) for name, value in found if isinstance(value, Meter)]
+    _print(("QUOTA", "USED", "", ""), [_meter(name, meter) for name, meter in meters])
+    print(f"days end at {_moment(found.resets_at)} UTC")
+
+
+def policy(found: PolicyView) -> None:
+    """A line for each thing that is narrowed: by the operator, by the org, and by both."""
+    parts = [dict(_narrowed(each)) for each in (found.floor, found.own, found.effective)]
+    rows = [(name, *(part[name] for part in parts)) for name in parts[0]]
+    _print(("", "FLOOR", "OWN", "IN FORCE"), [[_text(each) for each in row] for row in rows])
+
+
+def terms(found: OrgTerms) -> None:
+    """A line for each part of an org's floor, and for each of its quotas."""
+    quotas = [(_spaced(name), _amount(name, value)) for name, value in found.quotas]
+    rows = [(f"floor: {name}", value) for name, value in _narrowed(found.floor)]
+    rows += [(f"quota: {name}", value) for name, value in quotas]
+    _print(("TERM", "AT MOST"), [[_text(each) for each in row] for row in rows])
+
+
 def caller(found: WhoAmI) -> None:
     """Who one is."""
     _print(("ORG", "WHO", "ROLE", "SCOPES"), [[_text(each) for each in _caller(found)]])
@@ -181,7 +227,7 @@ def document(values: Iterable[Wire]) -> None:
 def _session(session: Session) -> Sequence[Text]:
     phase = session.phase if session.kill_reason is None else f"{session.phase} ({session.kill_reason})"
     labels = " ".join(f"{name}={value}" for name, value in session.labels.items())
-    created = f"{session.created_at:%Y-%m-%d %H:%M:%S}"
+    created = _moment(session.created_at)
     return (
         _text(session.id),
         _text(phase, _STYLES.get(session.phase, "")),
@@ -226,13 +272,13 @@ def _binding(binding: Binding) -> Sequence[Text]:
     inject = binding.inject
     injected = " ".join(part for part in (inject.kind, inject.name, inject.template) if part)
     bounds = (" ".join(binding.methods) or "any", " ".join(binding.paths) or "any")
-    updated = f"{binding.updated_at:%Y-%m-%d %H:%M:%S}"
+    updated = _moment(binding.updated_at)
     return tuple(_text(each) for each in (binding.name, binding.url, injected, *bounds, updated))
 
 
 def _key(key: Key) -> Sequence[Text]:
     moments = (key.created_at, key.expires_at, key.last_used_at, key.revoked_at)
-    stamps = [f"{moment:%Y-%m-%d %H:%M:%S}" if moment else "-" for moment in moments]
+    stamps = [_moment(moment) for moment in moments]
     return tuple(_text(each) for each in (key.id, key.name, key.role, " ".join(key.scopes), *stamps))
 
 
@@ -245,6 +291,57 @@ def _delivery(one: Delivery) -> Sequence[Text]:
 
 def _caller(found: WhoAmI) -> Sequence[str]:
     return (found.org_id, found.user_id, found.role, " ".join(found.scopes))
+
+
+def _meter(name: str, meter: Meter) -> Sequence[Text]:
+    used = _amount(name, meter.used)
+    if meter.limit is None:
+        return (_text(_spaced(name)), _text(""), _text(""), _text(f"{used}, no quota"))
+    # Of a quota of nothing, nothing is already all.
+    share = min(meter.used / meter.limit, 1.0) if meter.limit else 1.0
+    style = "green" if share < 0.75 else "yellow" if share < 1 else "red"
+    told = f"{used} of {_amount(name, meter.limit)}"
+    return (_text(_spaced(name)), _text(_bar(share), style), _text(f"{share:4.0%}", style), _text(told))
+
+
+def _bar(share: float) -> str:
+    full, empty = ("█", "░") if (sys.stdout.encoding or "").lower().startswith("utf") else ("#", ".")
+    # What is used at all is seen.
+    length = max(int(share * _BAR), int(share > 0))
+    return full * length + empty * (_BAR - length)
+
+
+def _amount(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    if "bytes" in name:
+        return _bytes(value)
+    return f"{value:.1f} s" if "seconds" in name else f"{value:g}"
+
+
+def _bytes(value: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.3g} {unit}"
+        value /= 1024
+    return f"{value:,.1f} TiB"
+
+
+def _narrowed(found: OrgPolicy) -> Iterator[tuple[str, str]]:
+    for name, value in found.limits:
+        yield _spaced(name), "-" if value is None else f"{value:g}"
+    for name in ("egress", "deny", "templates", "backends"):
+        listed: tuple[str, ...] | None = getattr(found, name)
+        unbound = listed is None or (name == "deny" and not listed)
+        yield name, "-" if unbound else " ".join(listed or ()) or "none"
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_mib", " (MiB)").replace("_kib", " (KiB)").replace("_", " ")
+
+
+def _moment(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment else "-"
 
 
 def _text(text: str, style: str = "") -> Text:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
+INTERRUPTED: Final = 128 + signal.SIGINT
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

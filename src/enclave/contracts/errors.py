@@ -8,7 +8,8 @@
     ├── NotFound                    absent, or another org's: the same answer on purpose
     │   └── NoSuchFile              the session is there; it kept no such file, or keeps it no longer
     ├── Conflict                    the state things are in does not allow this
-    │   └── StaleSession            another writer moved it first
+    │   ├── StaleSession            another writer moved it first
+    │   └── KeyReused               the Idempotency-Key was taken by another request
     ├── PolicyUnenforceable         this machine cannot keep a promise the request needs
     ├── QuotaExceeded               too much, of `quota` if of an org's; retry after `retry_after` seconds
     ├── SecretUnreadable            a stored secret does not open with this server's key
@@ -111,6 +112,12 @@ class StaleSession(Conflict):
     retryable = True
 
 
+class KeyReused(Conflict):
+    """The Idempotency-Key was used for another request within the last 24 hours; take a new key for a new request."""
+
+    code = "idempotency_key_reused"
+
+
 class PolicyUnenforceable(EnclaveError):
     """This machine cannot enforce what the request asks for; `enclave doctor` says why."""
 
@@ -172,6 +179,7 @@ ERRORS: Final[Mapping[str, type[EnclaveError]]] = {
         NoSuchFile,
         Conflict,
         StaleSession,
+        KeyReused,
         PolicyUnenforceable,
         QuotaExceeded,
         SecretUnreadable,

@@ -7,6 +7,7 @@ from enclave.contracts.audit import AuditEvent
 from enclave.contracts.bindings import Binding, PutBinding
 from enclave.contracts.frames import StreamFrame
 from enclave.contracts.identity import Scope, WhoAmI
+from enclave.contracts.introspection import IdentityHealth
 from enclave.contracts.keys import CreateKey, Key, MadeKey
 from enclave.contracts.members import (
     AcceptInvitation,
@@ -24,7 +25,7 @@ from enclave.contracts.members import (
     Tokens,
 )
 from enclave.contracts.orgs import AskReset, CreateOrg, FoundedOrg, FoundOrg, Org, OrgState, ResetCode
-from enclave.contracts.sessions import CreateSessionRequest, Health, Session, SessionResult
+from enclave.contracts.sessions import CreateSessionRequest, Health, Ready, Session, SessionResult
 from enclave.contracts.tenancy import OrgPolicy, OrgTerms, OrgUsage, PolicyView
 from enclave.contracts.webhooks import Delivery, WebhookSecret
 from enclave.contracts.wire import Page, Wire
@@ -69,6 +70,19 @@ class Operation:
 HEALTH: Final = Operation(
     name="health", method="GET", path="/healthz", scope=None, result=Health,
     summary="Liveness, and which backend is wired and reachable.",
+)  # fmt: skip
+READY: Final = Operation(
+    name="ready", method="GET", path="/readyz", scope=None, result=Ready,
+    summary="Whether sessions can be created now: the store takes writes and the backend stands; 503 if not.",
+)  # fmt: skip
+METRICS: Final = Operation(
+    name="metrics", method="GET", path="/metrics", scope=None, operator=True, result=bytes,
+    media="text/plain; version=0.0.4; charset=utf-8",
+    summary="How the platform does, for Prometheus. Nothing in it is about an org.",
+)  # fmt: skip
+IDENTITY_HEALTH: Final = Operation(
+    name="health", method="GET", path="/healthz", scope=None, result=IdentityHealth, authority=IDENTITY,
+    summary="Liveness of an identity service of its own, in place of the control plane's.",
 )  # fmt: skip
 CREATE_SESSION: Final = Operation(
     name="create_session", method="POST", path="/sessions", scope=Scope.SESSIONS_WRITE, status=201,
@@ -173,7 +187,7 @@ CHANGE_MEMBER: Final = Operation(
 REMOVE_MEMBER: Final = Operation(
     name="remove_member", method="DELETE", path="/members/{id}", scope=Scope.MEMBERS_WRITE, result=Member,
     authority=IDENTITY,
-    summary="Remove a member, with their keys and sign-ins; a token they hold passes for 15 minutes at most.",
+    summary="Remove a member, with their keys, sign-ins and tokens.",
 )  # fmt: skip
 CREATE_INVITATION: Final = Operation(
     name="create_invitation", method="POST", path="/invitations", scope=Scope.MEMBERS_WRITE, status=201, body=Invite,
@@ -298,10 +312,16 @@ OPERATOR_GET_USAGE: Final = Operation(
 )  # fmt: skip
 
 OPERATIONS: Final = (
-    HEALTH, CREATE_SESSION, LIST_SESSIONS, GET_SESSION, GET_RESULT, GET_AUDIT, STREAM_SESSION, GET_FILE,
+    HEALTH, READY, METRICS, CREATE_SESSION, LIST_SESSIONS, GET_SESSION, GET_RESULT, GET_AUDIT, STREAM_SESSION, GET_FILE,
     TEARDOWN_SESSION, PUT_BINDING, LIST_BINDINGS, GET_BINDING, DELETE_BINDING,
     ROTATE_WEBHOOK_SECRET, LIST_DELIVERIES, REDELIVER, WHOAMI,
     CREATE_KEY, LIST_KEYS, REVOKE_KEY, GET_ORG_AUDIT, LIST_MEMBERS, CHANGE_MEMBER, REMOVE_MEMBER, CREATE_INVITATION,
     ACCEPT_INVITATION, LOGIN, REFRESH_TOKEN, LOGOUT,
     GET_USAGE, GET_POLICY, PUT_POLICY, OPERATOR_GET_TERMS, OPERATOR_PUT_TERMS, OPERATOR_GET_USAGE,
+    LIST_INVITATIONS, WITHDRAW_INVITATION, LIST_ORGS, CREATE_ORG, SWITCH_ORG, CHANGE_PASSWORD, RESET_PASSWORD,
+    OPERATOR_LIST_ORGS, OPERATOR_FOUND_ORG, OPERATOR_DISABLE_ORG, OPERATOR_ENABLE_ORG, OPERATOR_REVOKE_KEY,
+    OPERATOR_RESET_PASSWORD,
 )  # fmt: skip
+
+OF_IDENTITY: Final = (IDENTITY_HEALTH, WHOAMI, *(one for one in OPERATIONS if one.authority == IDENTITY))
+"""What an identity service of its own answers."""

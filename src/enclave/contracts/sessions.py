@@ -186,6 +186,12 @@ class Session(Wire):
     finished_at: Timestamp | None = None
 
 
+class Ready(Wire):
+    """That sessions can be created now."""
+
+    ready: bool = True
+
+
 class Health(Wire):
     """Whether the control plane answers, and whether the backend behind it can run sessions."""
 

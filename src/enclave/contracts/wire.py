@@ -43,7 +43,18 @@ class Wire(BaseModel):
         validate_by_alias=True,
         serialize_by_alias=True,
         allow_inf_nan=False,
+        # A client uses few of the types that it imports: building those alone saves it a fifth of its start.
+        defer_build=True,
     )
+
+
+def build_types() -> None:
+    """Build all types that are known by now, for whoever serves and would rather not do it during an answer."""
+    left = [Wire]
+    while left:
+        kind = left.pop()
+        left += kind.__subclasses__()
+        kind.model_rebuild()
 
 
 T = TypeVar("T")

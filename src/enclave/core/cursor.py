@@ -80,6 +80,26 @@ def member_of_cursor(cursor: str | None) -> str:
     return _open(cursor, "m:", _MEMBER) if cursor is not None else ""
 
 
+def invitation_cursor(invitation_id: str) -> str:
+    """The cursor of the invitations after this one."""
+    return _seal(f"i:{invitation_id}")
+
+
+def invitation_of_cursor(cursor: str | None) -> str:
+    """The invitation a cursor stands at, empty for none; raises InvalidRequest."""
+    return _open(cursor, "i:", _KEY) if cursor is not None else ""
+
+
+def org_cursor(org_id: str) -> str:
+    """The cursor of the orgs after this one."""
+    return _seal(f"o:{org_id}")
+
+
+def org_of_cursor(cursor: str | None) -> str:
+    """The org a cursor stands at, empty for none; raises InvalidRequest."""
+    return _open(cursor, "o:", _MEMBER) if cursor is not None else ""
+
+
 def check_limit(limit: int) -> None:
     """Raise InvalidRequest unless a page may have that many items."""
     if not 1 <= limit <= MAX_PAGE:

@@ -97,17 +97,20 @@ class _Chain:
     def __init__(self, org_id: str, checkpoints: Iterable[Checkpoint]) -> None:
         self.org_id = org_id
         self._signed = {one.seq: one for one in checkpoints}
-        buried = max((one for one in self._signed.values() if one.kind == "tombstone"), key=_seq, default=None)
-        self._previous, self._expected = (buried.digest, buried.seq + 1) if buried else (GENESIS, 1)
+        self._buried = max((one for one in self._signed.values() if one.kind == "tombstone"), key=_seq, default=None)
+        self._previous, self._expected = GENESIS, 1
         self._entries = 0
         self._since = self._until = ""
-        self._reached = buried.seq if buried else 0
+        self._reached = 0
         self._flaw: Flaw | None = None
 
     def take(self, one: Entry, said: Mapping[str, Any]) -> None:
         """The entry that comes next."""
         if self._flaw is not None:
             return
+        # What a tombstone was signed for may not have been removed yet.
+        if self._entries == 0 and said.get("seq") != 1:
+            self._begin_after_tombstone()
         if (what := self._wrong(one, said)) is not None:
             self._flaw = Flaw(self.org_id, self._expected, what)
             return
@@ -118,11 +121,18 @@ class _Chain:
 
     def finding(self) -> Finding:
         """What was found, now that there is no more."""
+        if self._entries == 0 and self._flaw is None:
+            self._begin_after_tombstone()
         last = max(self._signed.values(), key=_seq, default=None)
         if self._flaw is None and last is not None and last.seq >= self._expected:
             what = f"it is missing: there were {last.seq} entries on {last.ts.isoformat()}"
             self._flaw = Flaw(self.org_id, self._expected, what)
         return Finding(self.org_id, self._entries, self._since, self._until, self._reached, self._flaw)
+
+    def _begin_after_tombstone(self) -> None:
+        if self._buried is not None:
+            self._previous, self._expected = self._buried.digest, self._buried.seq + 1
+            self._reached = self._buried.seq
 
     def _wrong(self, one: Entry, said: Mapping[str, Any]) -> str | None:
         if _digest(one.body) != one.digest:

@@ -20,6 +20,7 @@ from enclave.contracts.audit import (
 from enclave.contracts.errors import Conflict
 from enclave.contracts.files import SessionFile
 from enclave.contracts.sessions import KillReason, Phase, Session, SessionResult
+from enclave.core.claim import Claim
 from enclave.core.files import digest
 from enclave.core.grant import Grant
 
@@ -49,13 +50,14 @@ class Callback:
 class Change:
     """A session before and after, and the events that explain it; a store commits all of it or nothing.
 
-    A session that comes into being may have a `callback`. The change that ends it is then also what makes its webhook
-    due.
+    What brings a session into being may claim a key for it, and have a `callback`. The change that ends it is then also
+    what makes its webhook due.
     """
 
     before: Phase | None
     session: Session
     events: tuple[AuditEvent, ...]
+    claim: Claim | None = None
     callback: Callback | None = None
 
     @property
@@ -69,13 +71,15 @@ class Program:
     """What a session runs, the files that are put beside it, and what it was granted.
 
     Without code it is the entry point of its source. `bindings` are for the session's broker; `fetching` is for who
-    fetches the source, and for nobody else. `callback` is where the session is posted when it is over.
+    fetches the source, and for nobody else. `claim` is the key that its session takes, `callback` where that is posted
+    when it is over.
     """
 
     code: str | None
     files: Mapping[str, bytes] = field(default_factory=dict)
     bindings: tuple[Grant, ...] = ()
     fetching: Grant | None = None
+    claim: Claim | None = None
     callback: Callback | None = None
 
 
@@ -114,7 +118,11 @@ Outcome = Started | Finished | Lost | TornDown
 
 
 def created(
-    session: Session, code: str | None, files: Sequence[SessionFile] = (), callback: Callback | None = None
+    session: Session,
+    code: str | None,
+    files: Sequence[SessionFile] = (),
+    claim: Claim | None = None,
+    callback: Callback | None = None,
 ) -> Change:
     """The change that brings a session into being; without code its program is its source's entry point."""
     source = (code or "").encode()
@@ -132,7 +140,7 @@ def created(
         code_sha256=hashlib.sha256(source).hexdigest(),
         files=digest(files),
     )
-    return Change(None, session, (event,), callback)
+    return Change(None, session, (event,), claim, callback)
 
 
 def phase_after(outcome: Outcome) -> Phase:

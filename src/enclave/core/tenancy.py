@@ -73,7 +73,7 @@ class Bound:
         """What to say of an egress rule that allows more than this does; None if it does not."""
         if self._reach is None or self._reach.opens(rule):
             return None
-        return f"{rule.text} is not within the egress of {self.whose}: {told(self.policy.egress or ())}"
+        return f"{rule.text} is not within the egress of {self.whose}: {_listed(self.policy.egress or ())}"
 
     def closed(self, url: str) -> str | None:
         """What to say of an address that the platform itself would call for a session; None if it may."""
@@ -111,9 +111,10 @@ class Allowance:
     def check(self, request: CreateSessionRequest, backend: str, grants: Sequence[Grant]) -> None:
         """Raise PolicyForbids, naming each field that asks for more than the policies allow; limits are not looked at.
         The request's egress rules and URLs must be well-formed."""
+        asked = _Asked.of(request, backend, grants)
         problems: dict[str, str] = {}
         for bound in self.bounds:
-            problems = dict(_forbidden(bound, request, backend, grants)) | problems
+            problems = dict(_forbidden(bound, asked)) | problems
         if problems:
             refuse(f"your org's policy does not allow: {', '.join(sorted(problems))}", problems, PolicyForbids)
 
@@ -122,24 +123,38 @@ _FLOOR: Final = "the operator's floor"
 _OWN: Final = "your org's policy"
 
 
-def told(names: Sequence[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     """What there is to choose from, as a refusal says it."""
     return ", ".join([*names[:_TOLD], *["…"] * (len(names) > _TOLD)]) or "there is none"
 
 
-def _forbidden(
-    bound: Bound, request: CreateSessionRequest, backend: str, grants: Sequence[Grant]
-) -> Iterator[tuple[str, str]]:
-    if request.template is not None:
-        yield from _beyond("template", (request.template,), bound, bound.policy.templates)
-    yield from _beyond("backend", (backend,), bound, bound.policy.backends)
-    rules = request.egress.allow if request.egress.mode is EgressMode.ALLOWLIST else ()
-    found = [(f"egress.allow.{at}", bound.outside(parse_rule(rule))) for at, rule in enumerate(rules)]
-    found += [(f"serviceBindings.{at}", bound.closed(grant.url)) for at, grant in enumerate(grants)]
-    if request.source is not None:
-        found.append(("source.git.url", bound.closed(request.source.git.url)))
-    if request.webhook_url is not None:
-        found.append(("webhookUrl", bound.closed(request.webhook_url)))
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a request asks for, by its fields: rules to reach by, and addresses that are called on its behalf."""
+
+    template: str | None
+    backend: str
+    rules: tuple[tuple[str, Rule], ...]
+    urls: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, request: CreateSessionRequest, backend: str, grants: Sequence[Grant]) -> Self:
+        rules = request.egress.allow if request.egress.mode is EgressMode.ALLOWLIST else ()
+        urls = [(f"serviceBindings.{at}", grant.url) for at, grant in enumerate(grants)]
+        if request.source is not None:
+            urls.append(("source.git.url", request.source.git.url))
+        if request.webhook_url is not None:
+            urls.append(("webhookUrl", request.webhook_url))
+        parsed = tuple((f"egress.allow.{at}", parse_rule(rule)) for at, rule in enumerate(rules))
+        return cls(request.template, backend, parsed, tuple(urls))
+
+
+def _forbidden(bound: Bound, asked: _Asked) -> Iterator[tuple[str, str]]:
+    if asked.template is not None:
+        yield from _beyond("template", (asked.template,), bound, bound.policy.templates)
+    yield from _beyond("backend", (asked.backend,), bound, bound.policy.backends)
+    found = [(field, bound.outside(rule)) for field, rule in asked.rules]
+    found += [(field, bound.closed(url)) for field, url in asked.urls]
     yield from ((field, message) for field, message in found if message)
 
 
@@ -151,7 +166,7 @@ def _beyond(
     for at, name in enumerate(names or ()):
         if name not in allowed:
             place = f"{field}.{at}" if field.endswith("s") else field
-            yield place, f"{name} is none of those of {bound.whose}: {told(allowed)}"
+            yield place, f"{name} is none of those of {bound.whose}: {_listed(allowed)}"
 
 
 def _place(url: str) -> Rule | None:

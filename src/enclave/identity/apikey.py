@@ -14,6 +14,7 @@ from typing import Final
 _SHAPE: Final = re.compile(r"([a-z]{2})_([0-9a-z]{16})_([0-9A-Za-z_-]{43})", re.ASCII)
 KEY: Final = "ek"
 OPERATOR: Final = "eo"
+SERVICE: Final = "es"
 NO_HASH: Final = bytes(32)
 """What no secret hashes to; compared with where there is no key, so that both take the same time."""
 
@@ -41,6 +42,11 @@ class ApiKey:
 def new_api_key(prefix: str = KEY) -> ApiKey:
     """A key that nobody has seen."""
     return ApiKey(secrets.token_hex(8), secrets.token_urlsafe(32), prefix)
+
+
+def looks_like_key(credential: str) -> bool:
+    """Whether it has the shape of a key, of whatever prefix."""
+    return _SHAPE.fullmatch(credential) is not None
 
 
 def parse(credential: str, prefix: str = KEY) -> ApiKey | None:

@@ -6,13 +6,15 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from enclave.contracts.errors import Forbidden, Unauthenticated
+from enclave.contracts.errors import Unavailable
 from enclave.contracts.identity import Credential
 from enclave.identity.authority import EmbeddedIdentity
-from enclave.identity.home import write_private
+from enclave.identity.home import read_private, write_private
+from enclave.identity.introspection import EmbeddedService
 
 CREDENTIALS_FILE: Final = "credentials.json"
 OPERATOR_FILE: Final = "operator.json"
+SERVICE_FILE: Final = "service.json"
 OWNER_EMAIL: Final = "owner@localhost"
 
 
@@ -25,13 +27,24 @@ def bootstrap(home: Path, base_url: str, identity: EmbeddedIdentity) -> Credenti
     """
     _leave(home / OPERATOR_FILE, base_url, identity.is_operator, lambda: str(identity.issue_operator()))
 
-    def valid(api_key: str) -> bool:
-        return _valid(api_key, identity)
-
     def new_key() -> str:
         return str(identity.issue_key(identity.owner(OWNER_EMAIL)))
 
-    return _leave(home / CREDENTIALS_FILE, base_url, valid, new_key)
+    return _leave(home / CREDENTIALS_FILE, base_url, identity.is_key, new_key)
+
+
+def bootstrap_service(home: Path, url: str, service: EmbeddedService) -> Credential:
+    """What a control plane in another process asks with, left in `home` in the same way; where the file is gone there
+    is another one, and the one before is refused. Raises Unavailable."""
+    return _leave(home / SERVICE_FILE, url, service.admits, lambda: str(service.issue()))
+
+
+def read_service(path: Path) -> Credential:
+    """The credential that was left by `bootstrap_service`. Raises Unavailable if it cannot be read or others can."""
+    try:
+        return Credential.model_validate_json(read_private(path), extra="ignore")
+    except ValidationError:
+        raise Unavailable(f"{path} is damaged: remove it, and start the identity service again") from None
 
 
 def _leave(path: Path, base_url: str, valid: Callable[[str], bool], make: Callable[[], str]) -> Credential:
@@ -50,11 +63,3 @@ def _stored(path: Path) -> Credential | None:
         return Credential.model_validate_json(path.read_bytes(), extra="ignore")
     except (FileNotFoundError, ValidationError):
         return None
-
-
-def _valid(api_key: str, identity: EmbeddedIdentity) -> bool:
-    try:
-        identity.identify(api_key)
-    except (Unauthenticated, Forbidden):
-        return False
-    return True

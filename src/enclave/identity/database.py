@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 
 from enclave.contracts.errors import Unavailable
 
-_VERSIONS: Final = ("schema.sql", "schema-2.sql", "schema-3.sql", "schema-4.sql")
+_VERSIONS: Final = ("schema.sql", "schema-2.sql", "schema-3.sql", "schema-4.sql", "schema-5.sql")
 """What makes version 1, what makes version 2 of it, and so on."""
 
 SCHEMA_VERSION: Final = len(_VERSIONS)

@@ -41,7 +41,7 @@ def secrets_of(home: Path) -> Secrets:
         made = Secrets(api_key_pepper=token_hex(32), jwt_secret=token_hex(32))
         write_private(path, made.model_dump_json())
     try:
-        return Secrets.model_validate_json(_read_private(path))
+        return Secrets.model_validate_json(read_private(path))
     except ValidationError:
         # Without the details: they would show the secrets.
         raise Unavailable(f"{path} is damaged: restore it, or remove it and lose every API key") from None
@@ -63,7 +63,7 @@ def signing_key_of(home: Path) -> bytes:
 def _key_in(path: Path, otherwise: str) -> bytes:
     if not path.exists():
         write_private(path, f"{key.written(token_bytes(key.KEY_BYTES))}\n")
-    found = key.read(_read_private(path).decode(errors="replace"))
+    found = key.read(read_private(path).decode(errors="replace"))
     if found is None:
         raise Unavailable(f"{path} is damaged: restore it, {otherwise}")
     return found
@@ -77,21 +77,22 @@ def write_private(path: Path, text: str) -> None:
         raise Unavailable(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _close_to_others(home: Path) -> None:
-    mode = home.stat().st_mode
-    if mode & stat.S_ISVTX:
-        raise Unavailable(f"{home} is a folder that many share; choose another one")
-    if mode & 0o077:
-        home.chmod(0o700)
-
-
-def _read_private(path: Path) -> bytes:
+def read_private(path: Path) -> bytes:
+    """What is in a file. Raises Unavailable if others can read it, or we cannot."""
     try:
         with path.open("rb") as file:
             _check_private(path, os.fstat(file.fileno()))
             return file.read()
     except OSError as error:
         raise Unavailable(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _close_to_others(home: Path) -> None:
+    mode = home.stat().st_mode
+    if mode & stat.S_ISVTX:
+        raise Unavailable(f"{home} is a folder that many share; choose another one")
+    if mode & 0o077:
+        home.chmod(0o700)
 
 
 def _check_private(path: Path, status: os.stat_result) -> None:

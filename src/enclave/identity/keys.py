@@ -1,9 +1,9 @@
 """API keys of an org: made, listed and revoked by its callers."""
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from enclave.contracts.audit import KeyCreated, KeyRevoked
 from enclave.contracts.errors import Conflict, FieldProblem, Forbidden, InvalidRequest, NotFound
@@ -14,32 +14,21 @@ from enclave.contracts.wire import Page
 from enclave.core.access import ROLES, authorize, narrowed, ordered
 from enclave.core.cursor import check_limit, cut, key_cursor, key_of_cursor
 from enclave.identity.apikey import new_api_key
-from enclave.identity.database import Database
-from enclave.identity.outbox import Outbox, post
+from enclave.identity.books import Books
+from enclave.identity.outbox import post
 from enclave.identity.standing import Standing, standing
 
 MAX_KEYS: Final = 1000
 """The most keys of an org that are not revoked."""
 
 
-class Authority(Protocol):
-    """What is asked of whoever tells which key is valid."""
-
-    def forget(self) -> None:
-        """Look every key up again."""
-
-    def used(self) -> Mapping[str, datetime]:
-        """Which keys were used when, since this was last asked."""
-
-
 class EmbeddedKeys:
     """The Keys of the authority in this process: what is revoked is refused at once."""
 
-    def __init__(self, database: Database, outbox: Outbox, authority: Authority, pepper: bytes) -> None:
-        self._database = database
-        self._outbox = outbox
-        self._authority = authority
-        self._pepper = pepper
+    def __init__(self, books: Books, uses: Callable[[], Mapping[str, datetime]]) -> None:
+        self._books = books
+        self._database = books.database
+        self._uses = uses
 
     async def create(self, principal: Principal, request: CreateKey) -> MadeKey:
         """A new key. Raises Forbidden if it were to have more than its maker, InvalidRequest, and Conflict for too
@@ -54,10 +43,10 @@ class EmbeddedKeys:
             limits = (role, _text(scopes), until)
             made = (self._database.stamp(), principal.user_id)
             whose = (principal.org_id, maker.user_id)
-            connection.execute(_ADD, (fresh.id, fresh.hash(self._pepper), request.name, *whose, *limits, *made))
+            connection.execute(_ADD, (fresh.id, fresh.hash(self._books.pepper), request.name, *whose, *limits, *made))
             key = _find(connection, principal.org_id, fresh.id)
             post(connection, created_event(principal.org_id, principal.user_id, key))
-        await self._outbox.deliver()
+        await self._books.outbox.deliver()
         return MadeKey(**dict(key), api_key=str(fresh))
 
     async def list(self, principal: Principal, *, cursor: str | None = None, limit: int = 50) -> Page[Key]:
@@ -74,23 +63,36 @@ class EmbeddedKeys:
         authorize(principal, REVOKE_KEY)
         with self._database.change() as connection:
             standing(connection, principal, REVOKE_KEY)
-            key = _find(connection, principal.org_id, key_id)
-            if key.revoked_at is None:
-                now = self._database.now()
-                connection.execute("UPDATE api_keys SET revoked_at = ? WHERE id = ?", (now.isoformat(), key_id))
-                org, actor = principal.org_id, principal.user_id
-                post(connection, KeyRevoked(ts=now, org_id=org, session_id=None, actor=actor, key_id=key_id))
-                key = _find(connection, principal.org_id, key_id)
-        self._authority.forget()
-        await self._outbox.deliver()
+            key = revoke(connection, self._books, (principal.org_id, principal.user_id), key_id)
+        await self._books.settle()
         return key
 
     def note_uses(self) -> None:
         """Write down which keys were used, if any were. Call it now and then."""
-        if used := self._authority.used():
+        if used := self._uses():
             rows = [(moment.isoformat(), key_id) for key_id, moment in used.items()]
             with self._database.change() as connection:
                 connection.executemany("UPDATE api_keys SET last_used_at = ? WHERE id = ?", rows)
+
+
+def revoke(connection: sqlite3.Connection, books: Books, told_by: tuple[str, str], key_id: str) -> Key:
+    """Put a key of an org out of force by an actor, and post that it was; one that is stays as it is. Raises
+    NotFound."""
+    org_id, _ = told_by
+    key = _find(connection, org_id, key_id)
+    if key.revoked_at is not None:
+        return key
+    connection.execute("UPDATE api_keys SET revoked_at = ? WHERE id = ?", (books.database.stamp(), key_id))
+    post(connection, KeyRevoked(**books.told(*told_by), key_id=key_id))
+    return _find(connection, org_id, key_id)
+
+
+def org_of_key(connection: sqlite3.Connection, key_id: str) -> str:
+    """The org of a key, whichever that is. Raises NotFound."""
+    row = connection.execute("SELECT org_id FROM api_keys WHERE id = ?", (key_id,)).fetchone()
+    if row is None:
+        raise NotFound
+    return str(row[0])
 
 
 def created_event(org_id: str, actor: str, key: Key) -> KeyCreated:

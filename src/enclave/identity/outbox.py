@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from enclave.contracts.audit import AuditEvent
 from enclave.contracts.errors import Conflict, Unavailable
+from enclave.contracts.introspection import Events, KeyedEvent, TakeEvents
 from enclave.identity.database import Database
 
 Sink = Callable[[str, AuditEvent], Awaitable[object]]
@@ -34,21 +35,63 @@ def post(connection: sqlite3.Connection, *events: AuditEvent) -> None:
 
 
 class Outbox:
-    """What is posted and not yet delivered."""
+    """What is posted and not yet delivered. Without a sink it waits to be taken, by one who keeps the chains."""
 
-    def __init__(self, database: Database, sink: Sink) -> None:
+    def __init__(self, database: Database, sink: Sink | None) -> None:
         self._database = database
         self._sink = sink
         self._turn = asyncio.Lock()
+        self._posted = asyncio.Event()
+        self._closed = False
 
     async def deliver(self) -> None:
         """Bring everything to the chain, in its order. What cannot be brought stays for the next time."""
+        self._posted.set()
+        if self._sink is not None:
+            await self._push(self._sink)
+
+    async def add(self, key: str, event: AuditEvent) -> None:
+        """Post an event that tells of no change here."""
+        with self._database.change() as connection:
+            connection.execute("INSERT INTO outbox (id, body) VALUES (?, ?)", (key, event.model_dump_json()))
+        await self.deliver()
+
+    async def take(self, asked: TakeEvents) -> Events:
+        """The first of what waits; what was acknowledged goes. Raises Unavailable once it is closed."""
+        self._acknowledge(asked.after)
+        self._posted.clear()
+        events = self._waiting()
+        if not events and asked.wait_seconds and not self._closed:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._posted.wait(), asked.wait_seconds)
+            events = self._waiting()
+        if self._closed:
+            # Not empty-handed: who asked would ask again at once.
+            raise Unavailable("the identity service ends", retry_after=1)
+        return Events(items=events)
+
+    def close(self) -> None:
+        """Let nobody wait any longer."""
+        self._closed = True
+        self._posted.set()
+
+    def _acknowledge(self, key: str | None) -> None:
+        # By its key, not by its number: those of a database that was restored may have been given twice.
+        if key is not None:
+            with self._database.change() as connection:
+                connection.execute("DELETE FROM outbox WHERE seq <= (SELECT seq FROM outbox WHERE id = ?)", (key,))
+
+    def _waiting(self) -> tuple[KeyedEvent, ...]:
+        rows = self._database.all("SELECT id, body FROM outbox ORDER BY seq LIMIT ?", (_PART,))
+        return tuple(KeyedEvent(key=key, event=_EVENT.validate_json(body)) for key, body in rows)
+
+    async def _push(self, sink: Sink) -> None:
         async with self._turn:
             try:
                 while rows := self._database.all("SELECT seq, id, body FROM outbox ORDER BY seq LIMIT ?", (_PART,)):
                     for _, key, body in rows:
                         with suppress(Conflict):
-                            await self._sink(key, _EVENT.validate_json(body))
+                            await sink(key, _EVENT.validate_json(body))
                     with self._database.change() as connection:
                         connection.execute("DELETE FROM outbox WHERE seq <= ?", (rows[-1][0],))
             except Unavailable as error:

@@ -21,15 +21,17 @@ class Passwords:
     def __init__(self) -> None:
         self.hasher = PasswordHasher(time_cost=_PASSES, memory_cost=_MEMORY_KIB, parallelism=1)
         self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._own = asyncio.Semaphore(1)
 
     async def hash(self, password: str) -> str:
         """What is kept of it."""
         async with self._turns:
             return await asyncio.to_thread(self.hasher.hash, password)
 
-    async def fits(self, password: str, kept: str | None) -> bool:
-        """Whether it is the one; with nothing kept it takes as long to say no."""
-        async with self._turns:
+    async def fits(self, password: str, kept: str | None, *, known: bool = False) -> bool:
+        """Whether it is the one; with nothing kept it takes as long to say no. Who is `known` to have signed in from
+        where they call does not wait behind strangers, however many of those guess."""
+        async with self._own if known else self._turns:
             return await asyncio.to_thread(self._compare, kept or NOBODYS, password) and kept is not None
 
     def _compare(self, kept: str, password: str) -> bool:

@@ -7,6 +7,10 @@ ALTER TABLE orgs ADD COLUMN disabled_at TEXT;
 ALTER TABLE orgs ADD COLUMN made_by TEXT REFERENCES users (id);
 CREATE INDEX orgs_by_maker ON orgs (made_by);
 
+-- What tokens name their sign-in by. Its id would let whoever reads a token end it with a refresh token made up.
+ALTER TABLE sign_ins ADD COLUMN sid TEXT;
+CREATE UNIQUE INDEX sign_ins_by_sid ON sign_ins (sid);
+
 CREATE INDEX memberships_of_user ON memberships (user_id);
 CREATE INDEX sign_ins_of_user ON sign_ins (user_id);
 CREATE INDEX invitations_of_org ON invitations (org_id);

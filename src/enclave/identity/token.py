@@ -18,6 +18,7 @@ _ALGORITHMS: Final = ("HS256",)
 # A valid token is enough by itself, whatever audience it also names.
 _OPTIONS: Final[Any] = {"require": ["exp", "sub"], "enforce_minimum_key_length": True, "verify_aud": False}
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SIGN_IN: Final = re.compile(r"[0-9a-z]{16}", re.ASCII)
 
 INVALID: Final = (jwt.PyJWTError, ValueError, TypeError, KeyError, OverflowError, RecursionError)
 """What bytes that are no valid token can raise here: a header of ten thousand brackets, an `exp` of infinity."""
@@ -39,12 +40,22 @@ class TokenReader:
         """A token that says this."""
         return jwt.encode(dict(claims), self.secret, algorithm=_ALGORITHMS[0])
 
-    def read(self, token: str) -> tuple[Principal, float]:
-        """Whom a token is for, and until when (POSIX seconds). Raises one of `INVALID`."""
+    def read(self, token: str) -> "Read":
+        """What a token says. Raises one of `INVALID`."""
         claims = jwt.decode(token, self.secret, algorithms=_ALGORITHMS, options=_OPTIONS)
         role = Role(claims["role"])
         user_id, org_id = _name(claims["sub"]), _name(claims["orgId"])
-        return Principal(user_id=user_id, org_id=org_id, role=role, scopes=ROLES[role]), _moment(claims["exp"])
+        principal = Principal(user_id=user_id, org_id=org_id, role=role, scopes=ROLES[role])
+        return Read(principal, _moment(claims["exp"]), _sign_in(claims.get("sid")))
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Whom a token is for, until when (POSIX seconds), and the sign-in that it was given for, if it names one."""
+
+    principal: Principal
+    until: float
+    sign_in: str | None
 
 
 def _name(claim: str) -> str:
@@ -52,6 +63,11 @@ def _name(claim: str) -> str:
     if _CONTROL.search(claim):
         raise ValueError("a name with a control character")
     return claim
+
+
+def _sign_in(claim: object) -> str | None:
+    # Another issuer's may be anything, and names no sign-in here.
+    return claim if isinstance(claim, str) and _SIGN_IN.fullmatch(claim) else None
 
 
 def _moment(claim: object) -> float:

@@ -1,7 +1,7 @@
 """What one org uses at the moment, and whether it may have more: kept in memory, so that asking costs no read."""
 
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime, time, timedelta
 from typing import Final
@@ -38,7 +38,6 @@ class Account:
     def __init__(self, standing: Standing, now: datetime) -> None:
         self.terms = standing.terms
         self.policy = standing.policy
-        self.refused = Counter[str]()
         self._used = standing.used
         self._running: set[str] = set()
         self._creates: deque[float] = deque(maxlen=MAX_CREATES)
@@ -53,12 +52,11 @@ class Account:
         return known[2]
 
     def check(self, quotas: Quotas, now: datetime, stored: int) -> None:
-        """Pass if one more session may be created. Raises QuotaExceeded, and counts that it did."""
+        """Pass if one more session may be created. Raises QuotaExceeded."""
         self._asked = now.timestamp()
         for quota, used in self._uses(now, stored):
             limit = getattr(quotas, quota)
             if limit is not None and used >= limit:
-                self.refused[wire_name(quota)] += 1
                 raise QuotaExceeded(
                     f"{used:.15g} of {limit:.15g} {_SAID[quota]}",
                     retry_after=self._wait(quota, limit, now),
@@ -89,7 +87,7 @@ class Account:
 
     def is_idle(self, now: datetime) -> bool:
         """Whether nothing would be lost by reading it anew."""
-        return not self._running and not self.refused and now.timestamp() - self._asked > _IDLE_SECONDS
+        return not self._running and now.timestamp() - self._asked > _IDLE_SECONDS
 
     def _uses(self, now: datetime, stored: int) -> Iterator[tuple[str, float]]:
         """How much is used of each quota, in the order in which they are told of."""

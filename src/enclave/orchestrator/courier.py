@@ -19,7 +19,7 @@ from enclave.contracts.webhooks import WebhookDelivered, WebhookFailed
 from enclave.core.webhook import ATTEMPT_SECONDS, GONE, body, delivery_id, is_delivered, next_attempt, signatures
 from enclave.orchestrator.record import PLATFORM
 from enclave.orchestrator.webhook import Keyring
-from enclave.store.base import Attempt, Claimed, Due, Outbox, Share, Store
+from enclave.store.base import Attempt, Due, Held, Outbox, Share, Store
 from enclave.webhook.base import Answer, Post, Sender
 
 LEASE: Final = timedelta(seconds=ATTEMPT_SECONDS + 5)
@@ -101,7 +101,7 @@ class Courier:
         claims = [outbox.claim(due, now, now + LEASE) for due in chosen]
         answers = await asyncio.gather(*claims, return_exceptions=True)
         for claimed in answers:
-            if isinstance(claimed, Claimed):
+            if isinstance(claimed, Held):
                 self._carry_off(claimed)
         for error in answers:
             # In a conflict it is somebody else's; anything else is wrong with the store, and told once for all of them.
@@ -128,7 +128,7 @@ class Courier:
             orgs[org_id] += count
         return orgs
 
-    def _carry_off(self, claimed: Claimed) -> None:
+    def _carry_off(self, claimed: Held) -> None:
         place = (claimed.due.org_id, claimed.due.host)
         self._under_way[place] += 1
         task = asyncio.get_running_loop().create_task(self._carry(claimed))
@@ -140,7 +140,7 @@ class Courier:
         self._under_way -= Counter([place])
         self._stirred.set()
 
-    async def _carry(self, claimed: Claimed) -> None:
+    async def _carry(self, claimed: Held) -> None:
         session_id = claimed.due.session_id
         try:
             answer = await self._attempt(claimed)
@@ -152,7 +152,7 @@ class Courier:
         except Exception as error:  # noqa: BLE001  it stays due, and is tried again when the claim is over
             _log.error("webhook of %s: %r", session_id, error, exc_info=error)
 
-    async def _attempt(self, claimed: Claimed) -> Answer:
+    async def _attempt(self, claimed: Held) -> Answer:
         due = claimed.due
         try:
             url = self._means.outbox.url(claimed)
@@ -164,7 +164,7 @@ class Courier:
         headers = signatures(secrets, delivery_id(session.id, claimed.phase), self._means.clock(), content)
         return await self._means.sender.send(Post(url, headers, content))
 
-    def _told(self, claimed: Claimed, answer: Answer) -> Attempt:
+    def _told(self, claimed: Held, answer: Answer) -> Attempt:
         """What to write of an attempt."""
         now, attempts, status = self._means.clock(), claimed.attempts + 1, answer.status
         if is_delivered(status):
@@ -187,7 +187,7 @@ class _Stamp(TypedDict):
     attempts: int
 
 
-def _stamp(claimed: Claimed, at: datetime) -> _Stamp:
+def _stamp(claimed: Held, at: datetime) -> _Stamp:
     due = claimed.due
     return _Stamp(
         ts=at,
@@ -200,9 +200,9 @@ def _stamp(claimed: Claimed, at: datetime) -> _Stamp:
     )
 
 
-def _delivered(claimed: Claimed, at: datetime, status: int) -> WebhookDelivered:
+def _delivered(claimed: Held, at: datetime, status: int) -> WebhookDelivered:
     return WebhookDelivered(**_stamp(claimed, at), status=status)
 
 
-def _failed(claimed: Claimed, at: datetime, status: int | None, error: str) -> WebhookFailed:
+def _failed(claimed: Held, at: datetime, status: int | None, error: str) -> WebhookFailed:
     return WebhookFailed(**_stamp(claimed, at), status=status, error=error)

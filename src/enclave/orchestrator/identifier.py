@@ -16,8 +16,17 @@ def session_ids(clock: Callable[[], datetime]) -> Iterator[str]:
         yield f"ses_{_crockford(last)}"
 
 
+def first_id(moment: datetime) -> str:
+    """What no id of a session that was created at a moment, or after it, is less than."""
+    return f"ses_{_crockford(_stamp(moment))}"
+
+
 def _ulid(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000) << _RANDOM_BITS | int.from_bytes(os.urandom(_RANDOM_BITS // 8))
+    return _stamp(moment) | int.from_bytes(os.urandom(_RANDOM_BITS // 8))
+
+
+def _stamp(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000) << _RANDOM_BITS
 
 
 def _crockford(number: int) -> str:

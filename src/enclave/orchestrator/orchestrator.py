@@ -8,6 +8,7 @@ import contextlib
 import re
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -38,6 +39,7 @@ from enclave.contracts.policy import Guarantee
 from enclave.contracts.sessions import CreateSessionRequest, Phase, Session, SessionResult
 from enclave.contracts.wire import Page
 from enclave.core.access import authorize
+from enclave.core.claim import Claim, claim_of
 from enclave.core.cursor import check_limit, cut, event_cursor, seq_of, session_cursor, session_of
 from enclave.core.files import check_files, contents
 from enclave.core.policy import Ceiling, check_egress, check_template, require, required, resolve
@@ -46,8 +48,9 @@ from enclave.core.session import UNSETTLED, Program, TornDown, advance
 from enclave.core.tenancy import Allowance
 from enclave.orchestrator.account import Account
 from enclave.orchestrator.bindings import ServiceBindings
+from enclave.orchestrator.claims import Claims
 from enclave.orchestrator.ending import Loss, Printed, cut_short, lost
-from enclave.orchestrator.identifier import session_ids
+from enclave.orchestrator.identifier import first_id, session_ids
 from enclave.orchestrator.record import OPERATOR, PLATFORM, Ports, Record
 from enclave.orchestrator.run import Run, Stop
 from enclave.orchestrator.stream import Follower, Stream, parse_place, told
@@ -59,6 +62,7 @@ __all__ = ["Bounds", "Content", "Filter", "Keyring", "Orchestrator", "Ports", "S
 
 _ID: Final = re.compile(r"ses_[0-9a-z]{26}\Z")
 _RESTARTED: Final = Loss("platform_restart", "the platform was restarted while the session ran")
+_FORGOTTEN_AT_ONCE: Final = 500
 _TRAIL_PART: Final = 1000
 _EVICTION_SECONDS: Final = 10.0
 
@@ -68,11 +72,13 @@ DEFAULT_RETENTION: Final = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What the operator bounds: each session, how many run at once, and how long files are kept."""
+    """What the operator bounds: each session, how many run at once, and how long files are kept, and sessions, which
+    without a bound are kept for good."""
 
     max_concurrency: int
     ceiling: Ceiling = field(default_factory=Ceiling)
     file_retention: timedelta = DEFAULT_RETENTION
+    session_retention: timedelta | None = None
 
 
 class Orchestrator:
@@ -87,6 +93,7 @@ class Orchestrator:
         self._ids = session_ids(ports.clock)
         self._runs: dict[str, Run] = {}
         self._replays: WeakValueDictionary[tuple[str, Phase], Stream] = WeakValueDictionary()
+        self._claims = Claims(ports.store, ports.clock)
         self._closed = False
         self._disabled: set[str] = set()
         self._evicting: set[asyncio.Task[None]] = set()
@@ -100,12 +107,30 @@ class Orchestrator:
         del request  # it may be large, and the wait long
         return await record.answer(wait_seconds)
 
-    async def _begin(self, principal: Principal, request: CreateSessionRequest) -> Record:
+    async def create_once(
+        self, principal: Principal, request: CreateSessionRequest, key: str, *, wait_seconds: float | None = None
+    ) -> tuple[Session, bool]:
+        """As `create`, but for the first of all requests with this key; the others get its session. And whether it was
+        this one that made it. Raises KeyReused if the first asked for something else."""
+        authorize(principal, CREATE_SESSION)
+        claim = claim_of(key, request)
+        make = partial(self._make, principal, request, claim)
+        session_id, made = await self._claims.once(principal.org_id, claim, make)
+        del request, make
+        if (run := self._runs.get(session_id)) is not None:
+            return await run.record.answer(wait_seconds), made
+        return await self._ports.store.get(principal.org_id, session_id), made
+
+    async def _make(self, principal: Principal, request: CreateSessionRequest, claim: Claim) -> str:
+        record = await self._begin(principal, request, claim)
+        return (await record.answer(None)).id
+
+    async def _begin(self, principal: Principal, request: CreateSessionRequest, claim: Claim | None = None) -> Record:
         org_id = principal.org_id
         account = await self.tenancy.account(org_id)
         # Before anything costs; and again below, because others are accepted while this one is looked at.
         self.tenancy.check(org_id, account)
-        program = await self._program(principal, request)
+        program = replace(await self._program(principal, request), claim=claim)
         session = self._accept(principal, request, program, self.tenancy.allowance(account))
         self._admit(org_id)
         self.tenancy.check(org_id, account)
@@ -203,6 +228,10 @@ class Orchestrator:
             await self._ports.files.remove(session.id)
         return session
 
+    def running(self) -> int:
+        """How many sessions are pending or running here."""
+        return self._unsettled()
+
     async def recover(self) -> None:
         """Settle what an earlier process left behind; its sandboxes died with it. Call it once, before anything."""
         for session in await self._ports.store.unsettled():
@@ -239,10 +268,19 @@ class Orchestrator:
             await asyncio.wait(stopping, timeout=_EVICTION_SECONDS)
 
     async def tick(self) -> None:
-        """Remove files that were kept for long enough, and tell what quotas refused. Call it now and then."""
+        """Remove what was kept for long enough, and tell what quotas refused. Call it now and then."""
         await self.tenancy.tick()
+        await self._forget()
         for kept in await self._ports.files.kept(self._ports.clock() - self._bounds.file_retention):
             await self._ports.files.remove(kept.session_id)
+
+    async def _forget(self) -> None:
+        if self._bounds.session_retention is None:
+            return
+        before = first_id(self._ports.clock() - self._bounds.session_retention)
+        while ids := await self._ports.store.forget(before, _FORGOTTEN_AT_ONCE):
+            for session_id in ids:
+                await self._ports.files.remove(session_id)
 
     async def close(self) -> None:
         """Take no more sessions, and stop those that run: they end as failed, by reason of platform_restart."""
@@ -278,10 +316,10 @@ class Orchestrator:
             Remote.parse(request.source.git.url)
         if request.webhook_url is not None:
             self.webhooks.receiver(request.webhook_url)
+        allowance.check(request, self._ports.backend.name, program.bindings)
         require(required(request), self._guarantees())
         if request.template is not None:
             check_template(request.template, request.language, self._ports.backend.templates())
-        allowance.check(request, self._ports.backend.name, program.bindings)
         return Session(
             id=next(self._ids),
             org_id=principal.org_id,

@@ -3,14 +3,16 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from time import monotonic
 from typing import Final
 
 from enclave.backends.base import Backend
 from enclave.contracts.audit import AuditEvent
 from enclave.contracts.errors import InternalError, Unavailable
 from enclave.contracts.sessions import Session
+from enclave.core.observer import Nobody, Observer
 from enclave.core.session import UNSETTLED, Change, Outcome, advance, noted
 from enclave.orchestrator.stream import Stream
 from enclave.source.base import SourceFetcher
@@ -34,6 +36,7 @@ class Ports:
     files: FileStore
     tenancy: Tenancy
     sources: SourceFetcher | None = None
+    observer: Observer = field(default_factory=Nobody)
 
 
 class Record:
@@ -104,11 +107,13 @@ class Record:
 
     def _commit(self, change: Change) -> None:
         self.session = change.session
-        sealed = asyncio.ensure_future(self._ports.store.commit(change))
+        sealed, since = asyncio.ensure_future(self._ports.store.commit(change)), monotonic()
         self._queue.append((sealed, change))
-        sealed.add_done_callback(self._land)
+        sealed.add_done_callback(lambda _: self._land(since))
 
-    def _land(self, _: object = None) -> None:
+    def _land(self, since: float | None = None) -> None:
+        if since is not None:
+            self._ports.observer.stored(monotonic() - since)
         # The head first, whichever future called: what was decided first is shown first.
         while self._queue and self._queue[0][0].done():
             sealed, change = self._queue.popleft()
@@ -123,6 +128,8 @@ class Record:
         self.settled = change.session.phase not in UNSETTLED
         self._observe(change)
         self.stream.publish(events, change.session)
+        for event in events:
+            self._ports.observer.told(event, change.session)
         self._notify()
 
     def _fail(self, error: Exception) -> None:

@@ -26,6 +26,7 @@ from enclave.contracts.files import Omission
 from enclave.contracts.sessions import Session
 from enclave.core.files import listed
 from enclave.core.session import Change, Outcome, Program, Started, TornDown, created
+from enclave.core.trace import SESSION_ID
 from enclave.orchestrator.attempt import event
 from enclave.orchestrator.clone import Clone
 from enclave.orchestrator.ending import Loss, Printed, cut_short, finished, lost
@@ -61,7 +62,7 @@ class Run:
         self._halt: asyncio.Task[None] | None = None
         self._program: Program | None = program
         self._kept = False
-        change = created(session, program.code, listed(program.files), program.callback)
+        change = created(session, program.code, listed(program.files), program.claim, program.callback)
         self.record = Record(ports, change, self._refused, observe)
         self.task = asyncio.get_running_loop().create_task(self._live())
 
@@ -74,6 +75,7 @@ class Run:
         await asyncio.wait((self.task,))
 
     async def _live(self) -> None:
+        SESSION_ID.set(self.record.session.id)
         try:
             await self._conclude(await self._outcome())
         except Exception as error:  # noqa: BLE001  whatever happened, the session must end
@@ -144,7 +146,11 @@ class Run:
         if decoder is None:
             decoder = self._decoders[channel] = codecs.getincrementaldecoder("utf-8")("replace")
         if text := decoder.decode(data, final):
-            self.record.stream.write(channel, text, self._ports.clock())
+            now = self._ports.clock()
+            if not self.record.stream.chunks:
+                session = self.record.session
+                self._ports.observer.printed(session, max(0.0, (now - session.created_at).total_seconds()))
+            self.record.stream.write(channel, text, now)
 
     def _ended(self, end: Exit, left: Collected) -> Outcome:
         if _is_its_own(end):

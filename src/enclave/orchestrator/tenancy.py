@@ -6,15 +6,18 @@ that nobody is in uses nothing.
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
+from secrets import token_hex
 from typing import Final
 
 from enclave.contracts.audit import OrgPolicyChanged, OrgTermsChanged, QuotaRefused
-from enclave.contracts.errors import NotFound
+from enclave.contracts.errors import NotFound, QuotaExceeded
 from enclave.contracts.identity import Principal
 from enclave.contracts.operations import GET_POLICY, GET_USAGE, PUT_POLICY
 from enclave.contracts.tenancy import OrgPolicy, OrgTerms, OrgUsage, PolicyView, Quotas
 from enclave.core.access import authorize
 from enclave.core.policy import Ceiling
+from enclave.core.tally import Tally
 from enclave.core.tenancy import Allowance, check_form, check_narrower, combined
 from enclave.orchestrator.account import Account
 from enclave.orchestrator.record import OPERATOR, PLATFORM, Ports
@@ -35,6 +38,7 @@ class Tenancy:
         self._accounts: dict[str, Account] = {}
         self._default: OrgTerms | None = None
         self._reading = asyncio.Lock()
+        self._refused: Tally[tuple[str, str]] = Tally()
 
     async def usage(self, principal: Principal) -> OrgUsage:
         """What the principal's org uses of each quota."""
@@ -54,8 +58,12 @@ class Tenancy:
         account = await self.account(principal.org_id)
         check_narrower(policy, self._terms(account).floor)
         at, org_id, by = self._ports.clock(), principal.org_id, principal.user_id
-        await self._ports.tenancy.put_policy(OrgPolicyChanged(ts=at, org_id=org_id, actor=by, policy=policy))
-        account.policy = policy
+        written = self._ports.tenancy.put_policy(OrgPolicyChanged(ts=at, org_id=org_id, actor=by, policy=policy))
+
+        def narrow() -> None:
+            account.policy = policy
+
+        await _in_force(written, narrow)
         return self._view(account)
 
     async def terms_of(self, org_id: str) -> OrgTerms:
@@ -67,13 +75,13 @@ class Tenancy:
         InvalidRequest."""
         check_form(terms.floor, self._ceiling, at="floor.")
         account = await self.account(_known(org_id))
-        if org_id == DEFAULT:
-            await self._ports.tenancy.put_default(terms)
-            self._default = terms
-        else:
-            at = self._ports.clock()
-            await self._ports.tenancy.put_terms(OrgTermsChanged(ts=at, org_id=org_id, actor=OPERATOR, terms=terms))
-        account.terms = terms
+
+        def grant() -> None:
+            account.terms = terms
+            if org_id == DEFAULT:
+                self._default = terms
+
+        await _in_force(self._written(org_id, terms), grant)
         return terms
 
     async def usage_of(self, org_id: str) -> OrgUsage:
@@ -91,30 +99,28 @@ class Tenancy:
         return account
 
     def check(self, org_id: str, account: Account) -> None:
-        """Pass if the org may create one more session. Raises QuotaExceeded."""
-        account.check(self._quotas(account), self._ports.clock(), self._ports.files.stored(org_id))
+        """Pass if the org may create one more session. Raises QuotaExceeded, and counts that it did."""
+        try:
+            account.check(self._quotas(account), self._ports.clock(), self._ports.files.stored(org_id))
+        except QuotaExceeded as error:
+            self._refused.add((org_id, error.quota or ""))
+            raise
 
     def allowance(self, account: Account) -> Allowance:
         """What the sessions of an org may have."""
         return account.allowance(self._terms(account).floor, self._ceiling)
 
     async def tick(self) -> None:
-        """Tell what was refused, as one for each org and quota, and let go of orgs that nobody asks for."""
+        """Let go of orgs that nobody asks for, and tell what was refused, as one for each org and quota. Raises
+        Unavailable, and tells of the rest the next time."""
         now = self._ports.clock()
-        for org_id, account in tuple(self._accounts.items()):
-            if account.refused:
-                await self._tell(org_id, account)
-            if account.is_idle(now):
-                del self._accounts[org_id]
-
-    async def _tell(self, org_id: str, account: Account) -> None:
-        now = self._ports.clock()
-        for quota, count in tuple(account.refused.items()):
-            told = QuotaRefused(ts=now, org_id=org_id, actor=PLATFORM, quota=quota, count=count)
-            await self._ports.store.note(f"{QuotaRefused.__name__} {org_id} {quota} {now.isoformat()}", told)
-            account.refused[quota] -= count
-        # What was refused meanwhile stays.
-        account.refused = +account.refused
+        for org_id in [org_id for org_id, account in self._accounts.items() if account.is_idle(now)]:
+            del self._accounts[org_id]
+        with self._refused.telling() as left:
+            for org_id, quota in tuple(left):
+                told = QuotaRefused(ts=now, org_id=org_id, actor=PLATFORM, quota=quota, count=left[org_id, quota])
+                await self._ports.store.note(token_hex(16), told)
+                del left[org_id, quota]
 
     async def _read(self, org_id: str) -> Account:
         if self._default is None:
@@ -123,6 +129,12 @@ class Tenancy:
         account = Account(await self._ports.tenancy.standing(org_id, now.date()), now)
         self._accounts[org_id] = account
         return account
+
+    def _written(self, org_id: str, terms: OrgTerms) -> Awaitable[None]:
+        if org_id == DEFAULT:
+            return self._ports.tenancy.put_default(terms)
+        told = OrgTermsChanged(ts=self._ports.clock(), org_id=org_id, actor=OPERATOR, terms=terms)
+        return self._ports.tenancy.put_terms(told)
 
     async def _usage(self, org_id: str) -> OrgUsage:
         account = await self.account(org_id)
@@ -143,3 +155,15 @@ def _known(org_id: str) -> str:
     if not _ID.match(org_id):
         raise NotFound
     return org_id
+
+
+async def _in_force(written: Awaitable[None], apply: Callable[[], None]) -> None:
+    """Apply what is written once it is, though whoever asked for it may have gone."""
+    write = asyncio.ensure_future(written)
+
+    def land(done: asyncio.Future[None]) -> None:
+        if not done.cancelled() and done.exception() is None:
+            apply()
+
+    write.add_done_callback(land)
+    await asyncio.shield(write)

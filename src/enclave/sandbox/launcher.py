@@ -169,7 +169,8 @@ class Launcher:
             chosen.kill()
             self._refuse(order, error)
             return
-        self._give("running", chosen, chosen.ours.give_away())
+        left = len(self._pools[order.language])
+        self._give("running", chosen, chosen.ours.give_away(), warm=chosen.ready, left=left)
         if chosen.ready:
             self._open(chosen)
         self._arm(chosen)
@@ -177,8 +178,8 @@ class Launcher:
         if not fits:
             self._exceed(chosen, "memory_exceeded")
 
-    def _give(self, event: str, live: Slot, fds: Sequence[int]) -> None:
-        wire.send_report(self._control, {"ev": event, "id": live.session}, fds)
+    def _give(self, event: str, live: Slot, fds: Sequence[int], **more: object) -> None:
+        wire.send_report(self._control, {"ev": event, "id": live.session, **more}, fds)
         for fd in fds:
             os.close(fd)
 

@@ -65,6 +65,9 @@ class Pool:
         self._ready: deque[Slot] = deque()
         self._demand = Demand(bounds, now)
 
+    def __len__(self) -> int:
+        return len(self._ready)
+
     @property
     def wanting(self) -> bool:
         """Whether one more should be built; those being built compete with the programs that run."""

@@ -1,7 +1,8 @@
 """The messages between the control plane and its launcher: JSON objects on a SEQPACKET socket, descriptors beside them.
 
 To the launcher: `Configure` once, then `Run` (with the payload as a memory file) and `Kill`. From it: `up` or `down`
-once; for each session `running` (with stdout, stderr and result) or `refused`, then `exit`, then `gone`.
+once; for each session `running` (with stdout, stderr and result, and whether a sandbox was ready and how many are left)
+or `refused`, then `exit`, then `gone`.
 """
 
 import array

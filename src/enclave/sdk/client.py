@@ -7,19 +7,20 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from enclave.contracts.audit import AuditEvent
-from enclave.contracts.files import SessionFile
-from enclave.contracts.frames import StreamFrame
 from enclave.contracts.identity import WhoAmI
 from enclave.contracts.sessions import CreateSessionRequest, Health, Phase, Session, SessionResult
+from enclave.contracts.tenancy import OrgUsage
 from enclave.contracts.wire import Page
 from enclave.sdk.bindings import AsyncBindings, Bindings
 from enclave.sdk.credential import resolve
 from enclave.sdk.download import written
-from enclave.sdk.flow import PAGE_SIZE, RETRY_SECONDS, Api, Wanted, result_of
+from enclave.sdk.flow import PAGE_SIZE, RETRY_SECONDS, Api, Wanted
 from enclave.sdk.keys import AsyncKeys, Keys
 from enclave.sdk.members import AsyncMembers, Members
+from enclave.sdk.orgs import AsyncOrgs, Orgs
+from enclave.sdk.policy import AsyncPolicy, Policy
 from enclave.sdk.request import Terms, request_of
-from enclave.sdk.step import Flow
+from enclave.sdk.session import AsyncFrameStream, AsyncSessionHandle, FrameStream, SessionHandle
 from enclave.sdk.transport import AsyncDriver, Driver
 from enclave.sdk.webhooks import AsyncWebhooks, Webhooks
 
@@ -29,10 +30,12 @@ _NO_LABELS: Mapping[str, str] = {}
 class Enclave:
     """A client of an Enclave server.
 
-    With no arguments it finds its server and key in ENCLAVE_BASE_URL and ENCLAVE_API_KEY, else in what `enclave serve`
-    left in ~/.enclave. `api_key` wins over `token`, a user's JWT. `timeout` is how many seconds one answer may take.
-    `retry` repeats what can safely be asked twice when a connection fails. `bindings` are the org's service bindings,
-    `keys` its API keys, `members` who is in it, `webhooks` what is posted when sessions are over.
+    With no arguments it finds its server and key in ENCLAVE_BASE_URL and ENCLAVE_API_KEY, else in the sign-in that
+    `enclave login` or `Account` keeps in ~/.enclave, else in what `enclave serve` left there. `api_key` wins over
+    `token`, a user's JWT. A sign-in is renewed as it goes, and shared with all other processes. `timeout` is how many
+    seconds one answer may take. `retry` repeats what can safely be asked twice when a connection fails. `bindings` are
+    the org's service bindings, `keys` its API keys, `members` who is in it, `policy` what its sessions may ask for,
+    `webhooks` what is posted when they are over, and `orgs` the orgs of whoever calls.
     Everything that goes wrong is an `enclave.contracts.errors.EnclaveError`. Close it, or use it in a `with`; it may be
     shared by threads.
     """
@@ -52,6 +55,8 @@ class Enclave:
         self.bindings = Bindings(self._api, self._driver)
         self.keys = Keys(self._api, self._driver)
         self.members = Members(self._api, self._driver)
+        self.orgs = Orgs(self._api, self._driver)
+        self.policy = Policy(self._api, self._driver)
         self.webhooks = Webhooks(self._api, self._driver)
 
     @property
@@ -61,7 +66,7 @@ class Enclave:
 
     def run(
         self, code: str | CreateSessionRequest | None = None, *, wait: float | None = None, **terms: Unpack[Terms]
-    ) -> "SessionHandle":
+    ) -> SessionHandle:
         """Start a program and return at once, or, with `wait`, when it is over or that many seconds have passed.
 
         Without code it is the entry point of a `source`.
@@ -106,7 +111,7 @@ class Enclave:
         """The session's whole audit trail, oldest first."""
         return self._driver.run(self._api.audit(session_id))
 
-    def stream(self, session_id: str, after: str | None = None) -> "FrameStream":
+    def stream(self, session_id: str, after: str | None = None) -> FrameStream:
         """Everything that happens in the session, live, from its start or from after a `cursor` of such a stream."""
         return FrameStream(self._driver, self._api.follow(session_id, after), after)
 
@@ -117,6 +122,10 @@ class Enclave:
     def org_audit(self) -> Iterator[AuditEvent]:
         """The org's whole audit trail, oldest first; further pages are fetched as you get to them."""
         return (delivery.item for delivery in self._driver.iterate(self._api.org_audit()))
+
+    def usage(self) -> OrgUsage:
+        """What the org uses of each quota at the moment."""
+        return self._driver.run(self._api.usage())
 
     def whoami(self) -> WhoAmI:
         """Who the client's credential is for: org, role and scopes."""
@@ -140,83 +149,6 @@ class Enclave:
         return f"Enclave({self.base_url!r})"
 
 
-class SessionHandle:
-    """A session you started; `session` is the last that was seen of it."""
-
-    def __init__(self, api: Api, driver: Driver, session: Session) -> None:
-        self._api = api
-        self._driver = driver
-        self.session = session
-
-    @property
-    def id(self) -> str:
-        """The session's id."""
-        return self.session.id
-
-    def refresh(self) -> Session:
-        """The session as it is now."""
-        self.session = self._driver.run(self._api.get(self.id))
-        return self.session
-
-    def stream(self) -> "FrameStream":
-        """Everything that happens in the session, live and from its start."""
-        return FrameStream(self._driver, self._api.follow(self.id, None))
-
-    def result(self, timeout: float | None = None) -> SessionResult:
-        """How the program ended, as soon as it has. Raises TimeoutError; the program then goes on."""
-        self.session = self._driver.run(self._api.settle(self.session), timeout)
-        return result_of(self.session)
-
-    def files(self, timeout: float | None = None) -> tuple[SessionFile, ...]:
-        """What the program left in `out`, as soon as it is over. Raises TimeoutError; the program then goes on."""
-        return (self.result(timeout)).files
-
-    def download(self, path: str, *, to: str | Path | None = None) -> bytes:
-        """The content of one of `files`; with `to`, also written to that file.
-
-        Raises Conflict while the session is not over, and NoSuchFile.
-        """
-        return written(self._driver.run(self._api.download(self.id, path)), to)
-
-    def audit(self) -> tuple[AuditEvent, ...]:
-        """The session's whole audit trail, oldest first."""
-        return self._driver.run(self._api.audit(self.id))
-
-    def teardown(self) -> Session:
-        """Stop the session if it runs and reclaim all that belongs to it; it may be done twice."""
-        self.session = self._driver.run(self._api.teardown(self.id))
-        return self.session
-
-    def __repr__(self) -> str:
-        return f"SessionHandle({self.id!r}, {self.session.phase})"
-
-
-class FrameStream(Iterator[StreamFrame]):
-    """The frames of a session; a connection that breaks is taken up again where it broke, without gap or repeat.
-
-    `cursor` is where `Enclave.stream` can go on from, after the last frame taken.
-    """
-
-    def __init__(self, driver: Driver, flow: Flow[StreamFrame], cursor: str | None = None) -> None:
-        self._deliveries = driver.iterate(flow)
-        self.cursor = cursor
-
-    def __next__(self) -> StreamFrame:
-        delivery = next(self._deliveries)
-        self.cursor = delivery.cursor
-        return delivery.item
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._deliveries.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-
 class AsyncEnclave:
     """`Enclave` for asyncio: the same arguments, the same methods, awaited. Use it in an `async with`."""
 
@@ -235,6 +167,8 @@ class AsyncEnclave:
         self.bindings = AsyncBindings(self._api, self._driver)
         self.keys = AsyncKeys(self._api, self._driver)
         self.members = AsyncMembers(self._api, self._driver)
+        self.orgs = AsyncOrgs(self._api, self._driver)
+        self.policy = AsyncPolicy(self._api, self._driver)
         self.webhooks = AsyncWebhooks(self._api, self._driver)
 
     @property
@@ -244,7 +178,7 @@ class AsyncEnclave:
 
     async def run(
         self, code: str | CreateSessionRequest | None = None, *, wait: float | None = None, **terms: Unpack[Terms]
-    ) -> "AsyncSessionHandle":
+    ) -> AsyncSessionHandle:
         """Start a program and return at once, or, with `wait`, when it is over or that many seconds have passed.
 
         Without code it is the entry point of a `source`.
@@ -290,7 +224,7 @@ class AsyncEnclave:
         """The session's whole audit trail, oldest first."""
         return await self._driver.run(self._api.audit(session_id))
 
-    def stream(self, session_id: str, after: str | None = None) -> "AsyncFrameStream":
+    def stream(self, session_id: str, after: str | None = None) -> AsyncFrameStream:
         """Everything that happens in the session, live, from its start or from after a `cursor` of such a stream."""
         return AsyncFrameStream(self._driver, self._api.follow(session_id, after), after)
 
@@ -303,6 +237,10 @@ class AsyncEnclave:
         async with aclosing(self._driver.iterate(self._api.org_audit())) as deliveries:
             async for delivery in deliveries:
                 yield delivery.item
+
+    async def usage(self) -> OrgUsage:
+        """What the org uses of each quota at the moment."""
+        return await self._driver.run(self._api.usage())
 
     async def whoami(self) -> WhoAmI:
         """Who the client's credential is for: org, role and scopes."""
@@ -326,79 +264,3 @@ class AsyncEnclave:
 
     def __repr__(self) -> str:
         return f"AsyncEnclave({self.base_url!r})"
-
-
-class AsyncSessionHandle:
-    """A session you started; `session` is the last that was seen of it."""
-
-    def __init__(self, api: Api, driver: AsyncDriver, session: Session) -> None:
-        self._api = api
-        self._driver = driver
-        self.session = session
-
-    @property
-    def id(self) -> str:
-        """The session's id."""
-        return self.session.id
-
-    async def refresh(self) -> Session:
-        """The session as it is now."""
-        self.session = await self._driver.run(self._api.get(self.id))
-        return self.session
-
-    def stream(self) -> "AsyncFrameStream":
-        """Everything that happens in the session, live and from its start."""
-        return AsyncFrameStream(self._driver, self._api.follow(self.id, None))
-
-    async def result(self, timeout: float | None = None) -> SessionResult:  # noqa: ASYNC109  as in `SessionHandle`
-        """How the program ended, as soon as it has. Raises TimeoutError; the program then goes on."""
-        self.session = await self._driver.run(self._api.settle(self.session), timeout)
-        return result_of(self.session)
-
-    async def files(self, timeout: float | None = None) -> tuple[SessionFile, ...]:  # noqa: ASYNC109
-        """What the program left in `out`, as soon as it is over. Raises TimeoutError; the program then goes on."""
-        return (await self.result(timeout)).files
-
-    async def download(self, path: str, *, to: str | Path | None = None) -> bytes:
-        """The content of one of `files`; with `to`, also written to that file.
-
-        Raises Conflict while the session is not over, and NoSuchFile.
-        """
-        return written(await self._driver.run(self._api.download(self.id, path)), to)
-
-    async def audit(self) -> tuple[AuditEvent, ...]:
-        """The session's whole audit trail, oldest first."""
-        return await self._driver.run(self._api.audit(self.id))
-
-    async def teardown(self) -> Session:
-        """Stop the session if it runs and reclaim all that belongs to it; it may be done twice."""
-        self.session = await self._driver.run(self._api.teardown(self.id))
-        return self.session
-
-    def __repr__(self) -> str:
-        return f"AsyncSessionHandle({self.id!r}, {self.session.phase})"
-
-
-class AsyncFrameStream(AsyncIterator[StreamFrame]):
-    """The frames of a session, as `FrameStream` gives them; leave it early through `async with` or `aclose`."""
-
-    def __init__(self, driver: AsyncDriver, flow: Flow[StreamFrame], cursor: str | None = None) -> None:
-        self._deliveries = driver.iterate(flow)
-        self.cursor = cursor
-
-    async def __anext__(self) -> StreamFrame:
-        delivery = await anext(self._deliveries)
-        self.cursor = delivery.cursor
-        return delivery.item
-
-    async def aclose(self) -> None:
-        """Stop listening."""
-        await self._deliveries.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        await self.aclose()

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, Final, TypeAlias, cast
 from urllib.parse import quote
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from enclave.contracts.audit import AuditEvent
 from enclave.contracts.bindings import Binding, PutBinding
@@ -17,7 +17,7 @@ from enclave.contracts.files import path_problem
 from enclave.contracts.frames import EndFrame, StreamFrame
 from enclave.contracts.identity import WhoAmI
 from enclave.contracts.keys import CreateKey, Key, MadeKey
-from enclave.contracts.members import ChangeMember, Invitation, Invite, Member
+from enclave.contracts.members import ChangeMember, Invitation, Invite, Member, OpenInvitation
 from enclave.contracts.operations import (
     CHANGE_MEMBER,
     CREATE_INVITATION,
@@ -30,26 +30,25 @@ from enclave.contracts.operations import (
     GET_ORG_AUDIT,
     GET_RESULT,
     GET_SESSION,
+    GET_USAGE,
     HEALTH,
     LIST_BINDINGS,
-    LIST_DELIVERIES,
+    LIST_INVITATIONS,
     LIST_KEYS,
     LIST_MEMBERS,
     LIST_SESSIONS,
-    OPERATIONS,
     PUT_BINDING,
-    REDELIVER,
     REMOVE_MEMBER,
     REVOKE_KEY,
-    ROTATE_WEBHOOK_SECRET,
     STREAM_SESSION,
     TEARDOWN_SESSION,
     WHOAMI,
+    WITHDRAW_INVITATION,
     Operation,
 )
 from enclave.contracts.sessions import CreateSessionRequest, Health, Phase, Session, SessionResult
-from enclave.contracts.webhooks import Delivery, WebhookSecret
-from enclave.contracts.wire import Page, Wire
+from enclave.contracts.tenancy import OrgUsage
+from enclave.contracts.wire import Page, Wire, wire_name
 from enclave.sdk.problem import error_of, unreachable, unreadable
 from enclave.sdk.sse import Decoder, Event, EventTooLarge
 from enclave.sdk.step import Answer, Call, Deliver, Flow, Lost, Open, Pause, Read, Reply, Step
@@ -60,7 +59,6 @@ PAGE_SIZE: Final = 50
 MAX_RETRY_AFTER_SECONDS: Final = 5.0
 
 _LIVE: Final = frozenset({Phase.PENDING, Phase.RUNNING})
-_OPERATIONS: Final = {operation.name: operation for operation in OPERATIONS}
 
 Exchange: TypeAlias = Generator[Call | Pause, Reply, Answer]
 Fetch: TypeAlias = Generator[Call | Pause, Reply, Any]
@@ -95,7 +93,7 @@ class Api:
 
     def health(self) -> Flow[Health]:
         """Whether the server and its backend work."""
-        yield Deliver((yield from self._fetch(Call(operation=HEALTH, path=HEALTH.path))))
+        return self.ask(HEALTH)
 
     def create(self, request: CreateSessionRequest, wait: float | None) -> Flow[Session]:
         """Start a session."""
@@ -106,15 +104,15 @@ class Api:
             body=request.model_dump_json(exclude_unset=True).encode(),
             patience_seconds=wait or 0.0,
         )
-        yield Deliver((yield from self._fetch(call)))
+        yield Deliver((yield from self.fetch(call)))
 
     def get(self, session_id: str) -> Flow[Session]:
         """One session."""
-        yield Deliver((yield from self._fetch(_call(GET_SESSION, session_id))))
+        return self.ask(GET_SESSION, session_id)
 
     def result(self, session_id: str) -> Flow[SessionResult]:
         """The result of a session that has one."""
-        yield Deliver((yield from self._fetch(_call(GET_RESULT, session_id))))
+        return self.ask(GET_RESULT, session_id)
 
     def download(self, session_id: str, path: str) -> Flow[bytes]:
         """The content of a file that the session's program left."""
@@ -123,17 +121,17 @@ class Api:
 
     def teardown(self, session_id: str) -> Flow[Session]:
         """The session after it was torn down."""
-        yield Deliver((yield from self._fetch(_call(TEARDOWN_SESSION, session_id))))
+        return self.ask(TEARDOWN_SESSION, session_id)
 
     def page(self, wanted: Wanted, cursor: str | None, limit: int) -> Flow[Page[Session]]:
         """One page of sessions."""
-        yield Deliver((yield from self._fetch(_page_call(wanted, cursor, limit))))
+        yield Deliver((yield from self.fetch(_page_call(wanted, cursor, limit))))
 
     def sessions(self, wanted: Wanted, limit: int | None) -> Flow[Session]:
         """Session after session, at most `limit`, page by page."""
         left, cursor = math.inf if limit is None else limit, None
         while left > 0:
-            page = yield from self._fetch(_page_call(wanted, cursor, int(min(left, PAGE_SIZE))))
+            page = yield from self.fetch(_page_call(wanted, cursor, int(min(left, PAGE_SIZE))))
             for session in page.items[: int(min(left, len(page.items)))]:
                 yield Deliver(session)
             left -= len(page.items)
@@ -146,7 +144,7 @@ class Api:
         trail: list[AuditEvent] = []
         cursor = None
         while True:
-            page = yield from self._fetch(_call(GET_AUDIT, session_id, cursor))
+            page = yield from self.fetch(_call(GET_AUDIT, session_id, cursor))
             trail.extend(page.items)
             if page.next_cursor in (None, cursor):
                 break
@@ -155,74 +153,78 @@ class Api:
 
     def put_binding(self, name: str, request: PutBinding) -> Flow[Binding]:
         """A binding after it was made or replaced."""
-        call = _call(PUT_BINDING, name, headers={"Content-Type": "application/json"}, body=_revealed(request))
-        yield Deliver((yield from self._fetch(call)))
+        return self.ask(PUT_BINDING, name, request)
 
     def binding(self, name: str) -> Flow[Binding]:
         """One binding."""
-        yield Deliver((yield from self._fetch(_call(GET_BINDING, name))))
+        return self.ask(GET_BINDING, name)
 
     def delete_binding(self, name: str) -> Flow[Binding]:
         """A binding as it was before it was deleted."""
-        yield Deliver((yield from self._fetch(_call(DELETE_BINDING, name))))
+        return self.ask(DELETE_BINDING, name)
 
     def bindings(self) -> Flow[Binding]:
         """Binding after binding, page by page."""
-        return self._pages(LIST_BINDINGS)
+        return self.pages(LIST_BINDINGS)
 
     def org_audit(self) -> Flow[AuditEvent]:
         """Event after event of the org, page by page."""
-        return self._pages(GET_ORG_AUDIT)
+        return self.pages(GET_ORG_AUDIT)
+
+    def usage(self) -> Flow[OrgUsage]:
+        """What the org uses."""
+        return self.ask(GET_USAGE)
 
     def whoami(self) -> Flow[WhoAmI]:
         """Who the client's credential is for."""
-        yield Deliver((yield from self._fetch(Call(operation=WHOAMI, path=WHOAMI.path))))
+        return self.ask(WHOAMI)
 
     def create_key(self, request: CreateKey) -> Flow[MadeKey]:
         """A key that was just made."""
-        yield Deliver((yield from self._fetch(_sending(CREATE_KEY, CREATE_KEY.path, request))))
+        return self.ask(CREATE_KEY, body=request)
 
     def keys(self) -> Flow[Key]:
         """Key after key, page by page."""
-        return self._pages(LIST_KEYS)
+        return self.pages(LIST_KEYS)
 
     def revoke_key(self, key_id: str) -> Flow[Key]:
         """A key after it was revoked."""
-        yield Deliver((yield from self._fetch(_call(REVOKE_KEY, key_id))))
+        return self.ask(REVOKE_KEY, key_id)
 
     def members(self) -> Flow[Member]:
         """Member after member, page by page."""
-        return self._pages(LIST_MEMBERS)
+        return self.pages(LIST_MEMBERS)
 
     def invite(self, request: Invite) -> Flow[Invitation]:
         """An invitation that was just made."""
-        yield Deliver((yield from self._fetch(_sending(CREATE_INVITATION, CREATE_INVITATION.path, request))))
+        return self.ask(CREATE_INVITATION, body=request)
 
     def change_member(self, user_id: str, request: ChangeMember) -> Flow[Member]:
         """A member after they were changed."""
-        yield Deliver((yield from self._fetch(_sending(CHANGE_MEMBER, _place(CHANGE_MEMBER, user_id), request))))
+        return self.ask(CHANGE_MEMBER, user_id, request)
 
     def remove_member(self, user_id: str) -> Flow[Member]:
         """A member as they were before they were removed."""
-        yield Deliver((yield from self._fetch(_call(REMOVE_MEMBER, user_id))))
+        return self.ask(REMOVE_MEMBER, user_id)
 
-    def rotate_webhook_secret(self) -> Flow[WebhookSecret]:
-        """A secret that was just made."""
-        yield Deliver((yield from self._fetch(Call(operation=ROTATE_WEBHOOK_SECRET, path=ROTATE_WEBHOOK_SECRET.path))))
+    def invitations(self) -> Flow[OpenInvitation]:
+        """Invitation after invitation that waits, page by page."""
+        return self.pages(LIST_INVITATIONS)
 
-    def deliveries(self, session_id: str | None) -> Flow[Delivery]:
-        """Webhook after webhook, page by page; of one session if there is an id."""
-        return self._pages(LIST_DELIVERIES, () if session_id is None else (("session", session_id),))
+    def withdraw(self, invitation_id: str) -> Flow[OpenInvitation]:
+        """An invitation as it was before it was taken back."""
+        return self.ask(WITHDRAW_INVITATION, invitation_id)
 
-    def redeliver(self, delivery_id: str) -> Flow[Delivery]:
-        """A webhook that is to be sent again."""
-        yield Deliver((yield from self._fetch(_call(REDELIVER, delivery_id))))
+    def ask(self, operation: Operation, key: str | None = None, body: Wire | None = None) -> Flow[Any]:
+        """The answer to one request; `key` is the id or the name in its path."""
+        yield Deliver((yield from self.fetch(calling(operation, key, body))))
 
-    def _pages(self, operation: Operation, wanted: tuple[tuple[str, str], ...] = ()) -> Flow[Any]:
+    def pages(self, operation: Operation, wanted: tuple[tuple[str, str], ...] = ()) -> Flow[Any]:
+        """Item after item of a list, page by page."""
         cursor = None
         while True:
             query = wanted if cursor is None else (*wanted, ("cursor", cursor))
-            page = yield from self._fetch(Call(operation=operation, path=operation.path, query=query))
+            page = yield from self.fetch(Call(operation=operation, path=operation.path, query=query))
             for item in page.items:
                 yield Deliver(item)
             if page.next_cursor in (None, cursor):
@@ -234,7 +236,7 @@ class Api:
         if session.phase in _LIVE:
             yield from _unheard(self.follow(session.id, None))
         if session.phase in _LIVE or session.result is None:
-            session = yield from self._fetch(_call(GET_SESSION, session.id))
+            session = yield from self.fetch(_call(GET_SESSION, session.id))
         yield Deliver(session)
 
     def follow(self, session_id: str, after: str | None) -> Flow[StreamFrame]:
@@ -291,16 +293,17 @@ class Api:
         if not event.data:
             return None
         try:
-            return cast(StreamFrame, _shape(STREAM_SESSION.name).validate_json(event.data, extra="ignore"))
+            return cast(StreamFrame, _shape(STREAM_SESSION.result).validate_json(event.data, extra="ignore"))
         except ValidationError as error:
             if _of_unknown_kind(error):
                 return None
             raise unreadable(self.site) from None
 
-    def _fetch(self, call: Call) -> Fetch:
+    def fetch(self, call: Call) -> Fetch:
+        """What the server answers, as part of a flow. Raises EnclaveError."""
         answer = yield from self._send(call)
         try:
-            return _shape(call.operation.name).validate_json(answer.body, extra="ignore")
+            return _shape(call.operation.result).validate_json(answer.body, extra="ignore")
         except ValidationError:
             raise unreadable(self.site) from None
 
@@ -324,20 +327,18 @@ def result_of(session: Session) -> SessionResult:
     return session.result
 
 
-def _call(
-    operation: Operation,
-    key: str,
-    cursor: str | None = None,
-    headers: Mapping[str, str] | None = None,
-    body: bytes | None = None,
-) -> Call:
+def calling(operation: Operation, key: str | None = None, body: Wire | None = None, bearer: str | None = None) -> Call:
+    """The request of an operation. Raises NotFound for an id or a name that can be none."""
+    path = operation.path if key is None else _place(operation, key)
+    if body is None:
+        return Call(operation=operation, path=path, bearer=bearer)
+    kind = {"Content-Type": "application/json"}
+    return Call(operation=operation, path=path, headers=kind, body=_revealed(body), bearer=bearer)
+
+
+def _call(operation: Operation, key: str, cursor: str | None = None, headers: Mapping[str, str] | None = None) -> Call:
     query = () if cursor is None else (("cursor", cursor),)
-    return Call(operation=operation, path=_place(operation, key), query=query, headers=headers or {}, body=body)
-
-
-def _sending(operation: Operation, path: str, request: Wire) -> Call:
-    body = request.model_dump_json(exclude_unset=True).encode()
-    return Call(operation=operation, path=path, headers={"Content-Type": "application/json"}, body=body)
+    return Call(operation=operation, path=_place(operation, key), query=query, headers=headers or {})
 
 
 def _file_call(session_id: str, path: str) -> Call:
@@ -354,10 +355,11 @@ def _place(operation: Operation, key: str, path: str = "") -> str:
     return operation.path.format(id=quoted, name=quoted, path=quote(path))
 
 
-def _revealed(request: PutBinding) -> bytes:
-    """The one place where a secret leaves its type: on the way to the server that keeps it."""
+def _revealed(request: Wire) -> bytes:
+    """The one place where a secret leaves its type: on the way to the server that it is for."""
     fields = request.model_dump(mode="json", exclude_unset=True)
-    return json.dumps(fields | {"secret": request.secret.get_secret_value()}).encode()
+    secrets = {wire_name(name): one.get_secret_value() for name, one in request if isinstance(one, SecretStr)}
+    return json.dumps(fields | secrets).encode()
 
 
 def _page_call(wanted: Wanted, cursor: str | None, limit: int) -> Call:
@@ -391,7 +393,7 @@ def _of_unknown_kind(error: ValidationError) -> bool:
     return all(problem["type"] == "union_tag_invalid" for problem in problems)
 
 
-def _unheard(flow: Flow[Any]) -> Generator[Call | Open | Read | Pause, Reply, None]:
+def _unheard(flow: Flow[Any]) -> Generator[Step[Any], Reply, None]:
     """A flow whose deliveries nobody takes."""
     reply: Reply = None
     while True:
@@ -403,5 +405,5 @@ def _unheard(flow: Flow[Any]) -> Generator[Call | Open | Read | Pause, Reply, No
 
 
 @cache
-def _shape(name: str) -> TypeAdapter[Any]:
-    return TypeAdapter(_OPERATIONS[name].result)
+def _shape(result: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(result)

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from pydantic import ValidationError
 
 from enclave.contracts.identity import Role
-from enclave.contracts.members import ChangeMember, Invitation, Invite, Member
+from enclave.contracts.members import ChangeMember, Invitation, Invite, Member, OpenInvitation
 from enclave.sdk.flow import Api
 from enclave.sdk.request import invalid
 from enclave.sdk.transport import AsyncDriver, Driver
@@ -35,6 +35,14 @@ class Members:
         """Remove a member, with their keys and sign-ins; the answer is what they were."""
         return self._driver.run(self._api.remove_member(user_id))
 
+    def invitations(self) -> Iterator[OpenInvitation]:
+        """The org's invitations that wait; further pages are fetched as you get to them."""
+        return (delivery.item for delivery in self._driver.iterate(self._api.invitations()))
+
+    def withdraw(self, invitation_id: str) -> OpenInvitation:
+        """Take an invitation back that waits; its code passes no more."""
+        return self._driver.run(self._api.withdraw(invitation_id))
+
 
 class AsyncMembers:
     """`Members`, awaited."""
@@ -60,6 +68,16 @@ class AsyncMembers:
     async def remove(self, user_id: str) -> Member:
         """Remove a member, with their keys and sign-ins; the answer is what they were."""
         return await self._driver.run(self._api.remove_member(user_id))
+
+    async def invitations(self) -> AsyncIterator[OpenInvitation]:
+        """The org's invitations that wait; further pages are fetched as you get to them."""
+        async with aclosing(self._driver.iterate(self._api.invitations())) as deliveries:
+            async for delivery in deliveries:
+                yield delivery.item
+
+    async def withdraw(self, invitation_id: str) -> OpenInvitation:
+        """Take an invitation back that waits; its code passes no more."""
+        return await self._driver.run(self._api.withdraw(invitation_id))
 
 
 def invite_request(email: str, role: Role | str, hours: int) -> Invite:

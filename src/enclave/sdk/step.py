@@ -2,22 +2,25 @@
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from enclave.contracts.operations import Operation
+from enclave.sdk.sign_in import Held, SignIn
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """Send a request; the reply is an Answer or Lost. `patience_seconds` is how much longer than usual it may take."""
+    """Send a request; the reply is an Answer or Lost. `patience_seconds` is how much longer than usual it may take, and
+    `bearer` is who asks, where that is not the client's own credential."""
 
     operation: Operation
     path: str
     query: tuple[tuple[str, str], ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = field(default=None, repr=False)
+    bearer: str | None = field(default=None, repr=False)
     patience_seconds: float = 0.0
 
 
@@ -38,6 +41,25 @@ class Pause:
     """Wait; the reply is None."""
 
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Take the sign-in that is kept here, until the flow is over; the reply is Held, or None while another has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Keep this in place of the sign-in that was claimed, or with None forget it; the reply is None."""
+
+    sign_in: SignIn | None
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Run a flow to its end, whatever becomes of whoever waits for it; the reply is what it delivers."""
+
+    flow: "Flow[Any]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +92,8 @@ class Lost:
     late: bool = False
 
 
-Reply: TypeAlias = Answer | Lost | bytes | None
-Step: TypeAlias = Call | Open | Read | Pause | Deliver[T]
+Reply: TypeAlias = Answer | Lost | Held | bytes | None
+Step: TypeAlias = Call | Open | Read | Pause | Claim | Keep | Whole | Deliver[T]
 Flow: TypeAlias = Generator[Step[T], Reply, None]
 """A conversation that delivers values of one type, and does no I/O itself."""
 

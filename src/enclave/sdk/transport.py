@@ -7,15 +7,34 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import aclosing, closing, contextmanager, suppress
+from functools import partial
 from socket import SHUT_RDWR
 from typing import Any, Final, TypeVar
 
 import httpx2
 
 from enclave import __version__
-from enclave.contracts.errors import ConnectionFailed
+from enclave.contracts.errors import ConnectionFailed, Unauthenticated
+from enclave.sdk.claim import Claimed, unbroken, unbroken_task
 from enclave.sdk.credential import Target
-from enclave.sdk.step import Answer, Call, Deliver, Flow, Lost, Open, Pause, Reply, Step, advance
+from enclave.sdk.flow import Api
+from enclave.sdk.sign_in import SignInFile
+from enclave.sdk.signing import Signed, Signing
+from enclave.sdk.step import (
+    Answer,
+    Call,
+    Claim,
+    Deliver,
+    Flow,
+    Keep,
+    Lost,
+    Open,
+    Pause,
+    Reply,
+    Step,
+    Whole,
+    advance,
+)
 
 T = TypeVar("T")
 
@@ -29,12 +48,22 @@ _UNSENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.Unsupported
 
 
 class Driver:
-    """Runs flows, blocking; its connections are kept and shared by all threads."""
+    """Runs flows, blocking; its connections are kept and shared by all threads.
+
+    `signed` is the sign-in that they go under, where that is what the target has for a credential.
+    """
 
     def __init__(self, target: Target, timeout: float) -> None:
         self._timeout = timeout
+        self._signed = _signed(target)
+        self._file = SignInFile()
         with _settings(target) as settings:
             self._client = httpx2.Client(**settings)
+
+    @property
+    def signed(self) -> Signed:
+        """The sign-in. Raises Unauthenticated if the client goes by another credential."""
+        return _demanded(self._signed)
 
     def run(self, flow: Flow[T], within: float | None = None) -> T:
         """What the flow delivers. Raises TimeoutError after `within` seconds."""
@@ -43,18 +72,29 @@ class Driver:
 
     def iterate(self, flow: Flow[T], within: float | None = None) -> Generator[Deliver[T], None, None]:
         """Everything the flow delivers, as it comes."""
-        line = _Line(self._client, self._timeout, _Deadline(within))
+        flow = flow if self._signed is None else self._signed.under(flow)
+        return self._iterate(flow, _Deadline(within))
+
+    def _iterate(self, flow: Flow[T], deadline: "_Deadline") -> Generator[Deliver[T], None, None]:
+        line = _Line(self._client, self._timeout, deadline, Claimed(self._file))
         reply: Reply = None
         try:
             while (step := advance(flow, reply)) is not None:
                 if isinstance(step, Deliver):
                     yield step
                     reply = None
+                elif isinstance(step, Whole):
+                    reply = unbroken(partial(self._whole, step.flow))
                 else:
                     reply = line.perform(step)
         finally:
             flow.close()
             line.close()
+
+    def _whole(self, flow: Flow[T]) -> T:
+        # No deadline of the caller's: what comes of it is waited for.
+        with closing(self._iterate(flow, _Deadline(None))) as deliveries:
+            return next(deliveries).item
 
     def close(self) -> None:
         """Drop all connections."""
@@ -66,8 +106,15 @@ class AsyncDriver:
 
     def __init__(self, target: Target, timeout: float) -> None:
         self._timeout = timeout
+        self._signed = _signed(target)
+        self._file = SignInFile()
         with _settings(target) as settings:
             self._client = httpx2.AsyncClient(**settings)
+
+    @property
+    def signed(self) -> Signed:
+        """The sign-in. Raises Unauthenticated if the client goes by another credential."""
+        return _demanded(self._signed)
 
     async def run(self, flow: Flow[T], within: float | None = None) -> T:
         """What the flow delivers. Raises TimeoutError after `within` seconds."""
@@ -77,20 +124,29 @@ class AsyncDriver:
         except TimeoutError:
             raise _too_late(within) from None
 
-    async def iterate(self, flow: Flow[T]) -> AsyncGenerator[Deliver[T], None]:
+    def iterate(self, flow: Flow[T]) -> AsyncGenerator[Deliver[T], None]:
         """Everything the flow delivers, as it comes."""
-        line = _AsyncLine(self._client, self._timeout)
+        return self._iterate(flow if self._signed is None else self._signed.under(flow))
+
+    async def _iterate(self, flow: Flow[T]) -> AsyncGenerator[Deliver[T], None]:
+        line = _AsyncLine(self._client, self._timeout, Claimed(self._file))
         reply: Reply = None
         try:
             while (step := advance(flow, reply)) is not None:
                 if isinstance(step, Deliver):
                     yield step
                     reply = None
+                elif isinstance(step, Whole):
+                    reply = await unbroken_task(self._whole(step.flow))
                 else:
                     reply = await line.perform(step)
         finally:
             flow.close()
             await line.close()
+
+    async def _whole(self, flow: Flow[T]) -> T:
+        async with aclosing(self._iterate(flow)) as deliveries:
+            return (await anext(deliveries)).item
 
     async def aclose(self) -> None:
         """Drop all connections."""
@@ -100,13 +156,14 @@ class AsyncDriver:
 class _Line:
     """One flow's side of the wire: performs its steps, and holds the answer that it left open."""
 
-    def __init__(self, client: httpx2.Client, timeout: float, deadline: "_Deadline") -> None:
+    def __init__(self, client: httpx2.Client, timeout: float, deadline: "_Deadline", claimed: Claimed) -> None:
         self._client = client
         self._timeout = timeout
         self._deadline = deadline
         self._response: httpx2.Response | None = None
         self._pieces: Iterator[bytes] | None = None
         self._alarm: threading.Timer | None = None
+        self._claimed = claimed
 
     def perform(self, step: Step[Any]) -> Reply:
         """The reply to a step. Raises TimeoutError."""
@@ -122,6 +179,7 @@ class _Line:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm.join()
+        self._claimed.release()
         if self._response is not None:
             self._response.close()
         self._response = self._pieces = self._alarm = None
@@ -136,6 +194,11 @@ class _Line:
                 return self._open(_stream_request(self._client, call, self._timeout, self._deadline.left()))
             case Pause(seconds):
                 time.sleep(min(seconds, self._deadline.left() or seconds))
+                return None
+            case Claim():
+                return self._claimed.claim()
+            case Keep(sign_in):
+                self._claimed.keep(sign_in)
                 return None
             case _:
                 return b"" if self._pieces is None else next(self._pieces, b"")
@@ -153,11 +216,12 @@ class _Line:
 class _AsyncLine:
     """The same for an async flow."""
 
-    def __init__(self, client: httpx2.AsyncClient, timeout: float) -> None:
+    def __init__(self, client: httpx2.AsyncClient, timeout: float, claimed: Claimed) -> None:
         self._client = client
         self._timeout = timeout
         self._response: httpx2.Response | None = None
         self._pieces: AsyncGenerator[bytes, None] | None = None
+        self._claimed = claimed
 
     async def perform(self, step: Step[Any]) -> Reply:
         """The reply to a step."""
@@ -170,6 +234,7 @@ class _AsyncLine:
         """Give up the open answer, if there is one."""
         response, pieces = self._response, self._pieces
         self._response = self._pieces = None
+        self._claimed.release()
         if pieces is not None:
             await pieces.aclose()
         if response is not None:
@@ -184,6 +249,11 @@ class _AsyncLine:
                 return await self._open(_stream_request(self._client, call, self._timeout))
             case Pause(seconds):
                 await asyncio.sleep(seconds)
+                return None
+            case Claim():
+                return self._claimed.claim()
+            case Keep(sign_in):
+                self._claimed.keep(sign_in)
                 return None
             case _:
                 return b"" if self._pieces is None else await anext(self._pieces, b"")
@@ -215,7 +285,8 @@ class _Deadline:
 @contextmanager
 def _settings(target: Target) -> Generator[dict[str, Any], None, None]:
     """What both kinds of client are made with; an environment they cannot be made in is told in one line."""
-    headers = {"Authorization": f"Bearer {target.bearer}", "User-Agent": f"enclave-python/{__version__}"}
+    headers = {"User-Agent": f"enclave-python/{__version__}"}
+    headers |= {} if target.bearer is None else _authorization(target.bearer)
     secure = target.base_url.startswith("https:")
     # The system's certificates take longer to load than a whole session takes to run: only for whom they concern.
     verify = {} if secure else {"verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}
@@ -233,7 +304,7 @@ def _request(
         call.operation.method,
         call.path,
         params=list(call.query) or None,
-        headers=call.headers,
+        headers=call.headers if call.bearer is None else {**call.headers, **_authorization(call.bearer)},
         content=call.body,
         timeout=httpx2.Timeout(_least(timeout, left), read=read, connect=_least(min(timeout, CONNECT_SECONDS), left)),
     )
@@ -245,6 +316,20 @@ def _stream_request(
     request = _request(client, call, timeout, left)
     request.extensions["timeout"]["read"] = _least(IDLE_SECONDS, left)
     return request
+
+
+def _authorization(bearer: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {bearer}"}
+
+
+def _signed(target: Target) -> Signed | None:
+    return None if target.sign_in is None else Signed(Signing(Api(target.base_url)), target.sign_in)
+
+
+def _demanded(signed: Signed | None) -> Signed:
+    if signed is None:
+        raise Unauthenticated("only a sign-in can do this, and this client goes by another credential: `enclave login`")
+    return signed
 
 
 def _least(seconds: float, left: float | None) -> float:

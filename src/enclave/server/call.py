@@ -2,33 +2,41 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from enclave.contracts.errors import Unauthenticated
+from enclave.contracts.errors import Forbidden, Unauthenticated
 from enclave.contracts.identity import Principal
 from enclave.contracts.operations import Operation
-from enclave.contracts.sessions import Health
 from enclave.contracts.wire import Wire
-from enclave.identity.base import Accounts, Authenticator
+from enclave.identity.base import Accounts, Authenticator, Relay
 from enclave.orchestrator.orchestrator import Orchestrator
 from enclave.server.reading import Query, Room
+from enclave.server.refusals import Refusals
 
 _MAX_CREDENTIAL: Final = 8192
 
 
+ELSEWHERE: Final[Any] = object()
+"""Stands for a part of the platform that is in another process: no route of this one leads to it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """What the routes lead to."""
+    """What the routes lead to; with a `relay` those of the identity authority lead through it, not to `accounts`."""
 
     orchestrator: Orchestrator
     authenticator: Authenticator
     accounts: Accounts
-    health: Callable[[], Health]
+    health: Callable[[], Wire]
+    ready: Callable[[], Awaitable[None]] = ELSEWHERE
+    metrics: Callable[[], bytes] = ELSEWHERE
     room: Room = field(default_factory=Room)
+    refusals: Refusals = field(default_factory=Refusals)
+    relay: Relay | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +95,12 @@ def credential(headers: Sequence[tuple[bytes, bytes]]) -> str:
     if scheme.lower() != b"bearer" or not token or len(token) > _MAX_CREDENTIAL or not token.isascii():
         raise Unauthenticated
     return token.decode()
+
+
+async def admit_operator(platform: Platform, operation: Operation, given: str) -> None:
+    """Pass the operator's credential. Raises Unauthenticated, and Forbidden to an org's caller, of whom it is noted."""
+    try:
+        await platform.authenticator.authenticate_operator(given)
+    except Forbidden as error:
+        platform.refusals.note(await platform.authenticator.authenticate(given), operation, error)
+        raise

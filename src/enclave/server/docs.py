@@ -7,7 +7,7 @@ from html import escape
 from typing import Any, Final
 
 from enclave.contracts.operations import CREATE_KEY, CREATE_SESSION, PUT_BINDING
-from enclave.server.openapi import Schema, document
+from enclave.server.openapi import Schema
 
 _STYLE: Final = """
 :root { color-scheme: light dark; }
@@ -40,9 +40,8 @@ _EXAMPLES: Final = {
 """How a body is sent."""
 
 
-def page() -> str:
-    """The page."""
-    api = document()
+def page(api: Schema) -> str:
+    """The page of an OpenAPI document of ours."""
     body = "".join(
         _operation(method, path, operation, api)
         for path, methods in api["paths"].items()

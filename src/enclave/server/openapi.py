@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from enclave.contracts.errors import (
     Forbidden,
     InternalError,
     InvalidRequest,
+    KeyReused,
     NotFound,
     PolicyUnenforceable,
     Problem,
@@ -28,24 +29,30 @@ from enclave.contracts.frames import StreamFrame
 from enclave.contracts.operations import (
     ACCEPT_INVITATION,
     CHANGE_MEMBER,
+    CHANGE_PASSWORD,
     CREATE_INVITATION,
     CREATE_KEY,
+    CREATE_ORG,
     CREATE_SESSION,
     GET_FILE,
     GET_RESULT,
     LOGIN,
     LOGOUT,
     OPERATIONS,
+    OPERATOR_RESET_PASSWORD,
     PUT_BINDING,
     REFRESH_TOKEN,
     REMOVE_MEMBER,
+    RESET_PASSWORD,
     ROTATE_WEBHOOK_SECRET,
+    SWITCH_ORG,
     Operation,
 )
 from enclave.contracts.policy import RequestedLimits
 from enclave.contracts.sessions import Phase, Session
 from enclave.contracts.webhooks import WebhookMessage
 from enclave.contracts.wire import SESSION_ID, wire_name
+from enclave.core.claim import HEADER
 from enclave.core.cursor import MAX_PAGE
 from enclave.core.policy import FLOOR, Ceiling
 from enclave.server.problems import MEDIA_TYPE, STATUS
@@ -58,7 +65,7 @@ _EVERYWHERE: Final = (InternalError, Unavailable)
 _GUARDED: Final = (InvalidRequest, Unauthenticated, Forbidden)
 _SIGNS_IN: Final = (InvalidRequest, Unauthenticated, QuotaExceeded)
 _OWN: Final[Mapping[str, tuple[type[EnclaveError], ...]]] = {
-    CREATE_SESSION.name: (PolicyUnenforceable, QuotaExceeded),
+    CREATE_SESSION.name: (KeyReused, PolicyUnenforceable, QuotaExceeded),
     GET_RESULT.name: (Conflict,),
     GET_FILE.name: (Conflict,),
     PUT_BINDING.name: (Conflict,),
@@ -71,6 +78,11 @@ _OWN: Final[Mapping[str, tuple[type[EnclaveError], ...]]] = {
     LOGIN.name: (*_SIGNS_IN, Forbidden),
     REFRESH_TOKEN.name: (InvalidRequest, Unauthenticated),
     LOGOUT.name: (InvalidRequest,),
+    CREATE_ORG.name: (Conflict,),
+    SWITCH_ORG.name: (InvalidRequest, Unauthenticated, Forbidden),
+    CHANGE_PASSWORD.name: (Forbidden, Conflict, QuotaExceeded),
+    RESET_PASSWORD.name: _SIGNS_IN,
+    OPERATOR_RESET_PASSWORD.name: (NotFound,),
 }
 
 _PARAMETERS: Final[Mapping[str, Schema]] = {
@@ -104,6 +116,7 @@ _PATH: Final[Mapping[str, Schema]] = {
 _ANSWER_HEADERS: Final[Mapping[str, Mapping[str, str]]] = {
     CREATE_SESSION.name: {
         "Location": "The session's path.",
+        "Idempotent-Replayed": "`true`, if an earlier request with the same key made the session.",
         "Preference-Applied": "`wait=N`, if a wait was asked for: the seconds that were granted.",
     },
     GET_FILE.name: {
@@ -119,9 +132,9 @@ _PROBLEM_HEADERS: Final[Mapping[HTTPStatus, Mapping[str, str]]] = {
 }
 
 
-def document() -> Schema:
-    """The whole interface as an OpenAPI 3.1 document."""
-    named, schemas = _schemas()
+def document(operations: Sequence[Operation] = OPERATIONS) -> Schema:
+    """The whole interface as an OpenAPI 3.1 document, or some operations of it."""
+    named, schemas = _schemas(operations)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -130,7 +143,7 @@ def document() -> Schema:
             "description": "Runs code nobody has reviewed, and tells everything that happened.",
         },
         "servers": [{"url": "/"}],
-        "paths": _paths(named),
+        "paths": _paths(operations, named),
         "webhooks": {"session": {"post": _webhook(named)}},
         "components": {
             "schemas": schemas,
@@ -165,12 +178,12 @@ def _standalone(kind: Any) -> Schema:
 Named = Mapping[tuple[str, JsonSchemaMode], Schema]
 
 
-def _schemas() -> tuple[Named, Schema]:
+def _schemas(operations: Sequence[Operation]) -> tuple[Named, Schema]:
     results: list[tuple[str, JsonSchemaMode, TypeAdapter[Any]]] = [
-        (operation.name, "serialization", TypeAdapter(operation.result)) for operation in OPERATIONS
+        (operation.name, "serialization", TypeAdapter(operation.result)) for operation in operations
     ]
     bodies: list[tuple[str, JsonSchemaMode, TypeAdapter[Any]]] = [
-        (operation.name, "validation", TypeAdapter(operation.body)) for operation in OPERATIONS if operation.body
+        (operation.name, "validation", TypeAdapter(operation.body)) for operation in operations if operation.body
     ]
     others: list[tuple[str, JsonSchemaMode, TypeAdapter[Any]]] = [
         ("problem", "serialization", TypeAdapter(Problem)),
@@ -178,8 +191,9 @@ def _schemas() -> tuple[Named, Schema]:
     ]
     named, definitions = TypeAdapter.json_schemas([*results, *bodies, *others], ref_template=_REF)
     schemas: Schema = definitions["$defs"]
-    limits = schemas[RequestedLimits.__name__]
-    return named, {**schemas, RequestedLimits.__name__: _bounded(limits, Ceiling())}
+    if limits := schemas.get(RequestedLimits.__name__):
+        schemas[RequestedLimits.__name__] = _bounded(limits, Ceiling())
+    return named, schemas
 
 
 def _bounded(limits: Schema, ceiling: Ceiling) -> Schema:
@@ -215,9 +229,9 @@ def _webhook(named: Named) -> Schema:
     }
 
 
-def _paths(named: Named) -> Schema:
+def _paths(operations: Sequence[Operation], named: Named) -> Schema:
     paths: Schema = {}
-    for operation in OPERATIONS:
+    for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, named)
     return paths
 
@@ -262,7 +276,12 @@ def _in_path(operation: Operation) -> list[str]:
 def _header_parameters(operation: Operation) -> list[Schema]:
     if operation is CREATE_SESSION:
         text = f"`wait=N` holds the answer until the session is terminal, at most N (0 to {MAX_WAIT_SECONDS}) seconds."
-        return [_parameter("Prefer", "header", {"description": text, "schema": {"type": "string"}})]
+        key = {
+            "description": "Makes the request safe to repeat: for 24 hours the same key and body get the same session.",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\x21-\\x7e]+$"},
+        }
+        prefer = _parameter("Prefer", "header", {"description": text, "schema": {"type": "string"}})
+        return [prefer, _parameter(HEADER, "header", key)]
     if operation.streams:
         text = "Resume behind the event with this id."
         return [_parameter("Last-Event-ID", "header", {"description": text, "schema": {"type": "string"}})]

@@ -7,9 +7,10 @@ from typing import Final, TypeVar
 from pydantic import ValidationError
 from starlette.requests import Request
 
-from enclave.contracts.errors import FieldProblem, InvalidRequest, PolicyUnenforceable, QuotaExceeded
+from enclave.contracts.errors import FieldProblem, InvalidRequest, QuotaExceeded
 from enclave.contracts.sessions import Phase
 from enclave.contracts.wire import SESSION_ID, Wire
+from enclave.core.claim import HEADER
 from enclave.core.cursor import MAX_PAGE
 from enclave.core.weight import weight
 from enclave.orchestrator.orchestrator import Filter
@@ -23,7 +24,6 @@ ROOM_BYTES: Final = 8 * MAX_BODY_BYTES
 """What bodies may take together while they are being read."""
 MAX_WAIT_SECONDS: Final = 300
 DEFAULT_PAGE: Final = 50
-IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 
 _SESSION: Final = re.compile(SESSION_ID)
 
@@ -49,7 +49,7 @@ class Room:
 
 async def read_body(request: Request, kind: type[W], room: Room) -> W:
     """The body as a value of its type; raises InvalidRequest, naming the fields, and QuotaExceeded."""
-    body = await _bounded(request, room)
+    body = await read_bounded(request, room)
     if weight(body, MAX_BODY_WEIGHT) > MAX_BODY_WEIGHT:
         raise InvalidRequest(f"the body has more than {MAX_BODY_WEIGHT} elements")
     try:
@@ -60,7 +60,8 @@ async def read_body(request: Request, kind: type[W], room: Room) -> W:
     return value
 
 
-async def _bounded(request: Request, room: Room) -> bytes:
+async def read_bounded(request: Request, room: Room) -> bytes:
+    """The body as it comes. Raises InvalidRequest and QuotaExceeded if it is too large."""
     if _declared(request.headers.get("content-length")) > MAX_BODY_BYTES:
         raise _too_large()
     parts: list[bytes] = []
@@ -85,11 +86,13 @@ def _too_large() -> InvalidRequest:
     return InvalidRequest(f"the body is larger than {MAX_BODY_BYTES} bytes")
 
 
-def refuse_unimplemented(request: Request) -> None:
-    """Raise PolicyUnenforceable, naming it, for a promise asked for in a header that nobody keeps yet."""
-    if IDEMPOTENCY_KEY in request.headers:
-        problem = FieldProblem(field=IDEMPOTENCY_KEY, message="is not implemented yet; leave it out")
-        raise PolicyUnenforceable(f"this platform does not implement: {IDEMPOTENCY_KEY}", errors=(problem,))
+def idempotency_key(request: Request) -> str | None:
+    """The key that makes the request safe to repeat, if it has one. Raises InvalidRequest for two."""
+    given = request.headers.getlist(HEADER)
+    if len(given) > 1:
+        problem = FieldProblem(field=HEADER, message="must be given once")
+        raise InvalidRequest(f"{HEADER} is malformed", errors=(problem,))
+    return given[0] if given else None
 
 
 def preferred_wait(request: Request) -> int | None:

@@ -1,6 +1,6 @@
 """One answer for each operation, and the routes drawn from the table of operations."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from starlette.requests import Request
@@ -9,6 +9,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from enclave.contracts.bindings import PutBinding
+from enclave.contracts.errors import Forbidden
 from enclave.contracts.operations import (
     CREATE_SESSION,
     DELETE_BINDING,
@@ -19,38 +20,62 @@ from enclave.contracts.operations import (
     GET_RESULT,
     GET_SESSION,
     HEALTH,
+    IDENTITY,
     LIST_BINDINGS,
     LIST_SESSIONS,
+    METRICS,
     OPERATIONS,
     PUT_BINDING,
+    READY,
     STREAM_SESSION,
     TEARDOWN_SESSION,
     WHOAMI,
     Operation,
 )
-from enclave.contracts.sessions import CreateSessionRequest
+from enclave.contracts.sessions import CreateSessionRequest, Ready
 from enclave.contracts.wire import Wire
 from enclave.core.access import authorize, who_is
 from enclave.server import accounts, operator, tenancy, webhooks
-from enclave.server.call import Call, OperatorCall, Platform, Respond, RespondToAnyone, RespondToOperator, credential
+from enclave.server.call import (
+    Call,
+    OperatorCall,
+    Platform,
+    Respond,
+    RespondToAnyone,
+    RespondToOperator,
+    admit_operator,
+    credential,
+)
 from enclave.server.download import Download
-from enclave.server.reading import preferred_wait, read_body, refuse_unimplemented
+from enclave.server.reading import idempotency_key, preferred_wait, read_body
+from enclave.server.relay import Relayed
 from enclave.server.sse import EventStream
+
+OPERATION: Final = "enclave.operation"
+"""Where a request's scope says which operation it asks for."""
 
 
 async def create_session(call: Call) -> ASGIApp:
     """POST /sessions."""
     call.query()
-    refuse_unimplemented(call.request)
-    wait = preferred_wait(call.request)
-    # Without a name for it: a body may be large, and is let go of as soon as its program runs.
-    session = await call.platform.orchestrator.create(
-        call.principal,
-        await read_body(call.request, CreateSessionRequest, call.platform.room),
-        wait_seconds=wait,
-    )
+    wait, key = preferred_wait(call.request), idempotency_key(call.request)
+    create = call.platform.orchestrator.create
+    made = True
+    if key is not None:
+        # Without a name for it: a body may be large, and is let go of as soon as its program runs.
+        session, made = await call.platform.orchestrator.create_once(
+            call.principal,
+            await read_body(call.request, CreateSessionRequest, call.platform.room),
+            key,
+            wait_seconds=wait,
+        )
+    else:
+        session = await create(
+            call.principal, await read_body(call.request, CreateSessionRequest, call.platform.room), wait_seconds=wait
+        )
     applied = {} if wait is None else {"preference-applied": f"wait={wait}"}
-    return call.answer(session, {"location": f"/sessions/{session.id}", **applied})
+    replayed = {} if made else {"idempotent-replayed": "true"}
+    return call.answer(session, {"location": f"/sessions/{session.id}", **applied, **replayed})
 
 
 async def list_sessions(call: Call) -> ASGIApp:
@@ -143,10 +168,22 @@ async def health(platform: Platform, request: Request) -> Wire:
     return platform.health()
 
 
-PUBLIC: Final[Mapping[str, RespondToAnyone]] = {HEALTH.name: health, **accounts.PUBLIC}
+async def ready(platform: Platform, request: Request) -> Wire:
+    """GET /readyz."""
+    await platform.ready()
+    return Ready()
+
+
+async def metrics(call: OperatorCall) -> ASGIApp:
+    """GET /metrics."""
+    call.query()
+    return Response(call.platform.metrics(), media_type=call.operation.media)
+
+
+PUBLIC: Final[Mapping[str, RespondToAnyone]] = {HEALTH.name: health, READY.name: ready, **accounts.PUBLIC}
 """How each operation that asks for no credential is answered."""
 
-OPERATOR: Final[Mapping[str, RespondToOperator]] = {**operator.RESPONSES, **tenancy.OPERATOR}
+OPERATOR: Final[Mapping[str, RespondToOperator]] = {METRICS.name: metrics, **operator.RESPONSES, **tenancy.OPERATOR}
 """How each operation of the operator's is answered."""
 
 
@@ -189,10 +226,15 @@ class Guarded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; raises Unauthenticated and Forbidden."""
+        scope[OPERATION] = self._operation.name
         principal = await self._platform.authenticator.authenticate(credential(scope["headers"]))
-        authorize(principal, self._operation)
-        call = Call(self._platform, self._operation, Request(scope, receive), principal)
-        await (await self._respond(call))(scope, receive, send)
+        try:
+            authorize(principal, self._operation)
+            answer = await self._respond(Call(self._platform, self._operation, Request(scope, receive), principal))
+        except Forbidden as error:
+            self._platform.refusals.note(principal, self._operation, error)
+            raise
+        await answer(scope, receive, send)
 
 
 class Public:
@@ -205,6 +247,7 @@ class Public:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        scope[OPERATION] = self._operation.name
         body = (await self._respond(self._platform, Request(scope, receive))).model_dump_json()
         await Response(body, self._operation.status, media_type="application/json")(scope, receive, send)
 
@@ -219,19 +262,26 @@ class OperatorsOwn:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; raises Unauthenticated, and Forbidden to an org's."""
-        await self._platform.authenticator.authenticate_operator(credential(scope["headers"]))
+        scope[OPERATION] = self._operation.name
+        await admit_operator(self._platform, self._operation, credential(scope["headers"]))
         call = OperatorCall(self._platform, self._operation, Request(scope, receive))
         await (await self._respond(call))(scope, receive, send)
 
 
-def routes(platform: Platform) -> list[Route]:
+def routes(platform: Platform, operations: Sequence[Operation] = OPERATIONS) -> list[Route]:
     """A route for each operation."""
-    return [_route(platform, operation) for operation in OPERATIONS]
+    return [_route(platform, operation) for operation in operations]
+
+
+def _endpoint(platform: Platform, operation: Operation) -> ASGIApp:
+    if platform.relay is not None and operation.authority == IDENTITY:
+        return Relayed(platform, operation, platform.relay)
+    kind = Public if operation.public else OperatorsOwn if operation.operator else Guarded
+    return kind(platform, operation)
 
 
 def _route(platform: Platform, operation: Operation) -> Route:
-    kind = Public if operation.public else OperatorsOwn if operation.operator else Guarded
-    endpoint = kind(platform, operation)
+    endpoint = _endpoint(platform, operation)
     # A path within a session may have slashes.
     path = operation.path.replace("{path}", "{path:path}")
     route = Route(path, endpoint, methods=[operation.method], name=operation.name)

@@ -17,9 +17,12 @@ from enclave.contracts.audit import (
     OrgTermsChanged,
 )
 from enclave.contracts.bindings import Binding
+from enclave.contracts.checkpoint import Checkpoint
 from enclave.contracts.sessions import Phase, Session
 from enclave.contracts.tenancy import OrgPolicy, OrgTerms
 from enclave.contracts.webhooks import Delivery, WebhookRedelivered, WebhookSecretRotated
+from enclave.core import proof
+from enclave.core.claim import Claimed
 from enclave.core.grant import Grant
 from enclave.core.session import Callback, Change
 from enclave.core.usage import Used
@@ -44,6 +47,14 @@ class Head:
     digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class Oldest:
+    """The oldest entries of an org's chain, as they are stored, and the tombstone that they follow."""
+
+    tombstone: Checkpoint | None
+    entries: Sequence[proof.Entry]
+
+
 class Store(Protocol):
     """Sessions and audit events, kept together."""
 
@@ -51,7 +62,8 @@ class Store(Protocol):
         """Write a change, whole or not at all; the answer, the sealed events, comes when it is durable.
 
         The write is queued when `commit` is called, not when the answer is awaited: what is committed first is written
-        first. Raises StaleSession when the session is no longer in `change.before`.
+        first. Raises StaleSession when the session is no longer in `change.before`, and KeyReused when its claim was
+        made within the last 24 hours (by the session's `created_at`).
         """
         ...
 
@@ -73,6 +85,10 @@ class Store(Protocol):
         """The org's events with `seq` above `after`, in their order, those that belong to no session among them."""
         ...
 
+    async def claimed(self, org_id: str, key: str, since: datetime) -> Claimed | None:
+        """Whom a key of an org's requests was taken by, if that was since then."""
+        ...
+
     def note(self, key: str, event: AuditEvent) -> Awaitable[AuditEvent]:
         """Add an event that belongs to no session to its org's chain; the answer, the sealed event, comes when it is
         durable. Raises Conflict if one was added with this key."""
@@ -83,8 +99,26 @@ class Store(Protocol):
         And the moment of this answer, to ask with next."""
         ...
 
+    async def oldest(self, org_id: str, limit: int = 1000) -> Oldest:
+        """The oldest entries of an org's chain, at most so many."""
+        ...
+
+    def bury(self, tombstone: Checkpoint) -> Awaitable[None]:
+        """Remove the entries of an org up to one that is not its last, and keep what attests them: both or neither.
+        Nothing else removes an entry. Raises Conflict if that is not so."""
+        ...
+
+    def forget(self, before: str, limit: int = 1000) -> Awaitable[Sequence[str]]:
+        """Remove sessions that are settled, the oldest first, of ids below one, at most so many; the answer is their
+        ids. Their events stay in the chain."""
+        ...
+
     async def unsettled(self) -> Sequence[Session]:
         """Every session, of any org, that is pending or running."""
+        ...
+
+    async def check(self) -> None:
+        """Pass if the store can be read and written now. Raises Unavailable, saying what cannot be."""
         ...
 
     async def close(self) -> None:
@@ -184,7 +218,7 @@ class Due:
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
+class Held:
     """A webhook that is nobody else's to send until a moment; `sealed` is its URL, `phase` how its session ended."""
 
     due: Due
@@ -199,7 +233,7 @@ class Attempt:
     """What became of a webhook that was claimed: without an error it was taken. With `next_at` it is tried again then,
     and without it it is over."""
 
-    claimed: Claimed
+    claimed: Held
     at: datetime
     status: int | None
     error: str | None
@@ -215,7 +249,7 @@ class Outbox(Protocol):
         """A callback for a session that is to be created. The URL is not to be found in what is stored."""
         ...
 
-    def url(self, claimed: Claimed) -> str:
+    def url(self, claimed: Held) -> str:
         """Where a webhook goes. Raises SecretUnreadable."""
         ...
 
@@ -224,7 +258,7 @@ class Outbox(Protocol):
         the oldest first, so that nobody is kept waiting by what others have to be sent."""
         ...
 
-    def claim(self, due: Due, at: datetime, until: datetime) -> Awaitable[Claimed]:
+    def claim(self, due: Due, at: datetime, until: datetime) -> Awaitable[Held]:
         """Take a webhook until a moment. Of all that ask at once, one gets it: raises Conflict for the others, and if
         it is not due."""
         ...

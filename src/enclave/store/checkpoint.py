@@ -24,19 +24,19 @@ class Checkpoints:
     """Signs for what a store's chains grew by since the last time."""
 
     def __init__(self, store: Store, signer: Signer, clock: Clock, export: Export) -> None:
-        self._store = store
-        self._clock = clock
+        self.store = store
+        self.clock = clock
         self._known: Mapping[str, int] = {}
-        self._signer = signer
-        self._export = export
+        self.signer = signer
+        self.export = export
         self._moment = 0
 
     async def tick(self) -> None:
         """Sign for what is new, and export it. Raises Unavailable; what was not exported is with the next."""
-        moment, heads = await self._store.heads(self._moment)
+        moment, heads = await self.store.heads(self._moment)
         grown = [head for head in heads if self._known.get(head.org_id) != head.seq]
         if grown:
-            await self._export([self._signer.sign(head, self._clock()) for head in grown])
+            await self.export([self.signer.sign(head, self.clock()) for head in grown])
         self._moment = moment
         self._known = {}
 

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -21,12 +21,22 @@ _ENTRIES: Final = (
     "SELECT body, digest, org_id, seq, session_id, type, ts, previous FROM audit"
     " WHERE ? IS NULL OR org_id = ? ORDER BY org_id, seq"
 )
+_TOMBSTONES: Final = (
+    "SELECT doc FROM tombstones AS t WHERE seq = (SELECT max(seq) FROM tombstones WHERE org_id = t.org_id)"
+)
 _BESIDE: Final = ("orgId", "seq", "sessionId", "type", "ts", "previous")
 
 
 def stored(path: Path, org_id: str | None = None) -> Iterator[Entry]:
     """The entries in a database, of one org or of all; a server may be using it. Raises NotFound if there is none, and
     Unavailable, saying why, if it cannot be read."""
+    with _opened(path) as connection:
+        for row in connection.execute(_ENTRIES, (org_id, org_id)):
+            yield _entry(row)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.exists():
         raise NotFound(f"there is no database at {path}")
     try:
@@ -34,8 +44,7 @@ def stored(path: Path, org_id: str | None = None) -> Iterator[Entry]:
             # What is no text is to be found out, not to stop the search for it.
             connection.text_factory = bytes
             _check_version(connection, path)
-            for row in connection.execute(_ENTRIES, (org_id, org_id)):
-                yield _entry(row)
+            yield connection
     except sqlite3.Error as error:
         raise Unavailable(f"{path} cannot be read as a database: {error}") from error
 
@@ -56,9 +65,30 @@ def verify(
     database: Path | None, file: BinaryIO | None, checkpoint_file: Path | None, public_key: str | None
 ) -> Iterator[Finding]:
     """What is found of each org in a database, or else in an export. Raises as those that read them do."""
-    told = checkpoints(checkpoint_file, public_key) if checkpoint_file else {}
+    told = [
+        one for those in (checkpoints(checkpoint_file, public_key) if checkpoint_file else {}).values() for one in those
+    ]
+    told += tombstones(database, public_key) if database else ()
     entries = stored(database) if database else exported(file) if file else iter(())
-    return examine(entries, [one for those in told.values() for one in those])
+    return examine(entries, told)
+
+
+def tombstones(path: Path, public_key: str | None) -> list[Checkpoint]:
+    """The tombstones in a database, the last of each org. Raises as `stored` does, and InvalidRequest for one that was
+    not signed by the holder of the key, if one is given."""
+    with _opened(path) as connection:
+        found = [_tombstone(row[0], path) for row in connection.execute(_TOMBSTONES)]
+    for one in found:
+        if public_key is not None and not is_signed(one, public_key):
+            raise InvalidRequest(f"{path}: the tombstone of {one.org_id} at {one.seq} is not signed by that key")
+    return found
+
+
+def _tombstone(doc: bytes, path: Path) -> Checkpoint:
+    try:
+        return Checkpoint.model_validate_json(doc)
+    except ValidationError:
+        raise InvalidRequest(f"{path} has a tombstone that is none") from None
 
 
 def checkpoints(path: Path, public_key: str | None) -> dict[str, list[Checkpoint]]:

@@ -12,7 +12,7 @@ from enclave.contracts.sessions import Phase
 from enclave.contracts.webhooks import Delivery, DeliveryState, WebhookRedelivered
 from enclave.core.session import Callback
 from enclave.core.webhook import delivery_id, session_of_delivery
-from enclave.store.base import Attempt, Claimed, Due, Share
+from enclave.store.base import Attempt, Due, Held, Share
 from enclave.store.reader import Readers
 from enclave.store.vault import Vault
 from enclave.store.writer import Events, Writer
@@ -30,7 +30,7 @@ class SqliteOutbox:
         """A callback for a session that is to be created."""
         return Callback(host, self._vault.seal(url, _beside(session_id, host)))
 
-    def url(self, claimed: Claimed) -> str:
+    def url(self, claimed: Held) -> str:
         """Where a webhook goes. Raises SecretUnreadable."""
         try:
             return self._vault.open(claimed.sealed, _beside(claimed.due.session_id, claimed.due.host))
@@ -43,7 +43,7 @@ class SqliteOutbox:
         values = (now, now, share.host, share.org, share.all)
         return await self._readers.run(lambda connection: [Due(*row) for row in connection.execute(_DUE, values)])
 
-    def claim(self, due: Due, at: datetime, until: datetime) -> Awaitable[Claimed]:
+    def claim(self, due: Due, at: datetime, until: datetime) -> Awaitable[Held]:
         """Take a webhook for oneself. Raises Conflict if it is not due any more, or somebody else's."""
         return self._writer.put(_Claim(due, at.timestamp(), until.timestamp()))
 
@@ -84,12 +84,12 @@ class _Claim:
     def org_id(self) -> str:
         return self.due.org_id
 
-    def run(self, connection: sqlite3.Connection, sealed: Events) -> Claimed:
+    def run(self, connection: sqlite3.Connection, sealed: Events) -> Held:
         row = connection.execute(_CLAIM, (self.until, self.due.session_id, self.at, self.at)).fetchone()
         if row is None:
             raise Conflict("the webhook is not due")
         phase, attempts, url = row
-        return Claimed(self.due, Phase(phase), attempts, url, datetime.fromtimestamp(self.until, UTC))
+        return Held(self.due, Phase(phase), attempts, url, datetime.fromtimestamp(self.until, UTC))
 
 
 @dataclass(frozen=True, slots=True)

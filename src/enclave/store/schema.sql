@@ -1,4 +1,4 @@
--- Version 5, which an older one becomes by being given this once more. Statements can be run again: a start that was cut
+-- Version 7, which an older one becomes by being given this once more. Statements can be run again: a start that was cut
 -- short is finished by the next one.
 
 -- `doc` is the session's JSON without its result; the columns before it are copies, for finding.
@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS labels (
 CREATE TABLE IF NOT EXISTS audit (
     org_id     TEXT NOT NULL,
     seq        INTEGER NOT NULL,
-    session_id TEXT REFERENCES sessions (id),
+    session_id TEXT,
     type       TEXT NOT NULL,
     ts         TEXT NOT NULL,
     body       TEXT NOT NULL,
@@ -107,11 +107,39 @@ CREATE TABLE IF NOT EXISTS usage (
     PRIMARY KEY (org_id, day)
 ) WITHOUT ROWID;
 
+-- Keys that requests were made safe to repeat by: the session that each brought into being, the digest of the request,
+-- and when (POSIX seconds).
+CREATE TABLE IF NOT EXISTS claims (
+    org_id     TEXT NOT NULL,
+    key        TEXT NOT NULL,
+    session_id TEXT NOT NULL,
+    digest     TEXT NOT NULL,
+    made_at    REAL NOT NULL,
+    PRIMARY KEY (org_id, key)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS claims_by_age ON claims (made_at);
+
 CREATE TRIGGER IF NOT EXISTS audit_is_not_rewritten BEFORE UPDATE ON audit
 BEGIN
     SELECT RAISE (ABORT, 'the audit trail is append-only');
 END;
+-- What attests entries that were removed for their age: `doc` is signed, says up to which, and is not removed.
+CREATE TABLE IF NOT EXISTS tombstones (
+    org_id TEXT NOT NULL,
+    seq    INTEGER NOT NULL,
+    doc    TEXT NOT NULL,
+    PRIMARY KEY (org_id, seq)
+) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS tombstones_are_not_rewritten BEFORE UPDATE ON tombstones
+BEGIN
+    SELECT RAISE (ABORT, 'tombstones stay');
+END;
+CREATE TRIGGER IF NOT EXISTS tombstones_are_not_erased BEFORE DELETE ON tombstones
+BEGIN
+    SELECT RAISE (ABORT, 'tombstones stay');
+END;
 CREATE TRIGGER IF NOT EXISTS audit_is_not_erased BEFORE DELETE ON audit
+WHEN NOT EXISTS (SELECT 1 FROM tombstones WHERE org_id = OLD.org_id AND seq >= OLD.seq)
 BEGIN
     SELECT RAISE (ABORT, 'the audit trail is append-only');
 END;

@@ -4,7 +4,9 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Final
 
-from enclave.contracts.errors import StaleSession
+from enclave.contracts.errors import KeyReused, StaleSession
+from enclave.contracts.sessions import Session
+from enclave.core.claim import Claim, held_since
 from enclave.core.session import Change
 from enclave.core.usage import used_by
 from enclave.store import outbox
@@ -28,9 +30,13 @@ class SessionWrite:
         return self.change.events
 
     def run(self, connection: sqlite3.Connection, sealed: Events) -> Events:
-        """Write it. Raises StaleSession, having written nothing."""
+        """Write it. Raises StaleSession and KeyReused, having written nothing."""
+        if self.change.claim is not None:
+            _check_free(connection, self.change.session, self.change.claim)
         if not _move(connection, self.change, _row(self.change)):
             raise StaleSession
+        if self.change.claim is not None:
+            _take(connection, self.change.session, self.change.claim)
         self._follow(connection)
         if used := used_by(self.change):
             connection.execute(_USE, (self.org_id, used.day.isoformat(), used.cpu_seconds, used.egress_bytes))
@@ -43,6 +49,19 @@ class SessionWrite:
             outbox.insert(connection, self.org_id, session.id, change.callback)
         if change.settles and session.finished_at is not None:
             outbox.make_due(connection, session.id, session.phase, session.finished_at)
+
+
+def _check_free(connection: sqlite3.Connection, session: Session, claim: Claim) -> None:
+    since = held_since(session.created_at).timestamp()
+    if connection.execute(CLAIMED, (session.org_id, claim.key, since)).fetchone():
+        raise KeyReused
+
+
+def _take(connection: sqlite3.Connection, session: Session, claim: Claim) -> None:
+    at = session.created_at
+    connection.execute("DELETE FROM claims WHERE made_at <= ?", (held_since(at).timestamp(),))
+    row = (session.org_id, claim.key, session.id, claim.digest, at.timestamp())
+    connection.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?)", row)
 
 
 def _move(connection: sqlite3.Connection, change: Change, row: "_Row") -> bool:
@@ -65,6 +84,7 @@ class _Row:
     labels: list[tuple[str, ...]]
 
 
+CLAIMED: Final = "SELECT session_id, digest FROM claims WHERE org_id = ? AND key = ? AND made_at > ?"
 _CREATE: Final = (
     "INSERT INTO sessions (id, org_id, created_by, created_at, phase, doc, result)"
     " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"

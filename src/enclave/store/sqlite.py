@@ -8,6 +8,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Awaitable, Sequence
+from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, Self
@@ -15,23 +16,34 @@ from typing import Final, Self
 from pydantic import TypeAdapter
 
 from enclave.contracts.audit import AuditEvent
+from enclave.contracts.checkpoint import Checkpoint
 from enclave.contracts.errors import NotFound, Unavailable
 from enclave.contracts.sessions import Session, SessionResult
+from enclave.core import proof
+from enclave.core.claim import Claimed
 from enclave.core.session import Change
-from enclave.store.base import Filter, Head
+from enclave.store.base import Filter, Head, Oldest
 from enclave.store.binding import SqliteBindings
-from enclave.store.note import Note
+from enclave.store.note import Note, Probe
 from enclave.store.outbox import SqliteOutbox
 from enclave.store.reader import Readers
-from enclave.store.session import SessionWrite
+from enclave.store.removal import Burial, Forgetting
+from enclave.store.session import CLAIMED, SessionWrite
 from enclave.store.signing import SqliteSigning
 from enclave.store.tenancy import SqliteTenancy
 from enclave.store.vault import Vault
 from enclave.store.writer import Writer
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 7
+_FREED: Final = 5
+"""The last version in which events could not outlive their sessions."""
+
 _EVENT: Final = TypeAdapter[AuditEvent](AuditEvent)
 
+# By the index that has the org in it: another org's session is looked for no longer than one that there is not.
+_ONE: Final = "FROM sessions INDEXED BY sessions_of_org WHERE org_id = ? AND id = ?"
+_GET: Final = f"SELECT doc, result {_ONE}"
+_IS_THERE: Final = f"SELECT 1 {_ONE}"
 _UNSETTLED: Final = "SELECT doc FROM sessions WHERE phase IN ('pending', 'running') ORDER BY id"
 _TRAIL: Final = "SELECT body, digest FROM audit WHERE org_id = ? AND session_id = ? AND seq > ? ORDER BY seq LIMIT ?"
 _CHAIN: Final = "SELECT body, digest FROM audit WHERE org_id = ? AND seq > ? ORDER BY seq LIMIT ?"
@@ -45,8 +57,14 @@ _ALL_HEADS: Final = (
     " SELECT org_id, seq, digest FROM orgs JOIN audit ON org_id = orgs.id"
     " AND seq = (SELECT max(seq) FROM audit WHERE org_id = orgs.id AND rowid <= ?)"
 )
+_LAST_TOMBSTONE: Final = "SELECT doc FROM tombstones WHERE org_id = ? ORDER BY seq DESC LIMIT 1"
 _LABELLED: Final = (
     "EXISTS (SELECT 1 FROM labels WHERE org_id = ? AND name = ? AND value = ? AND session_id = first.session_id)"
+)
+# By the index in which an org's sessions lie side by side: in that of all ids each would be on another page.
+_JOINED: Final = (
+    "labels AS first CROSS JOIN sessions INDEXED BY sessions_of_org"
+    " ON sessions.org_id = first.org_id AND sessions.id = first.session_id"
 )
 
 _Term = tuple[str, tuple[str, ...]]
@@ -71,6 +89,10 @@ class SqliteStore:
         """Write a change, whole or not at all. Raises StaleSession, and Unavailable if the disk or the queue is full;
         all of them when awaited."""
         return self._writer.put(SessionWrite(change))
+
+    async def claimed(self, org_id: str, key: str, since: datetime) -> Claimed | None:
+        """Whom a key of an org's requests was taken by, if that was since then."""
+        return await self._readers.run(lambda connection: _claimed(connection, (org_id, key, since.timestamp())))
 
     def note(self, key: str, event: AuditEvent) -> Awaitable[AuditEvent]:
         """Add an event that belongs to no session to its org's chain. Raises Conflict if it was added before."""
@@ -116,9 +138,26 @@ class SqliteStore:
         """Where the chains end that grew since a moment; all with 0. And the moment of this answer."""
         return await self._readers.run(lambda connection: _heads(connection, after))
 
+    async def oldest(self, org_id: str, limit: int = 1000) -> Oldest:
+        """The oldest entries of an org's chain, and the tombstone that they follow."""
+        return await self._readers.run(lambda connection: _oldest(connection, org_id, limit))
+
+    def bury(self, tombstone: Checkpoint) -> Awaitable[None]:
+        """Remove the entries of an org up to one, and keep what attests them. Raises Conflict."""
+        return self._writer.put(Burial(tombstone))
+
+    def forget(self, before: str, limit: int = 1000) -> Awaitable[Sequence[str]]:
+        """Remove settled sessions of ids below one, the oldest first; their events stay."""
+        return self._writer.put(Forgetting(before, limit))
+
     async def unsettled(self) -> Sequence[Session]:
         """Every session, of any org, that is pending or running."""
         return await self._readers.run(lambda connection: _sessions(connection, _UNSETTLED, ()))
+
+    async def check(self) -> None:
+        """Read, and write so that it has to reach the disk. Raises Unavailable."""
+        await self._readers.run(lambda connection: connection.execute("SELECT 1 FROM sessions LIMIT 1").fetchone())
+        await self._writer.put(Probe())
 
     async def close(self) -> None:
         """Write what is queued and release everything. What is committed later is refused."""
@@ -150,13 +189,18 @@ def _prepare(connection: sqlite3.Connection) -> None:
             f"the database has version {version}, made by a newer Enclave; this one knows {SCHEMA_VERSION}"
         )
     if version < SCHEMA_VERSION:
-        schema = files("enclave.store").joinpath("schema.sql").read_text()
+        names = ("schema.sql",) if version == 0 or version > _FREED else ("schema-6.sql", "schema.sql")
+        schema = " ".join(files("enclave.store").joinpath(name).read_text() for name in names)
         connection.executescript(f"BEGIN EXCLUSIVE; {schema} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
 
 
+def _claimed(connection: sqlite3.Connection, key: tuple[str, str, float]) -> Claimed | None:
+    row = connection.execute(CLAIMED, key).fetchone()
+    return None if row is None else Claimed(*row)
+
+
 def _get(connection: sqlite3.Connection, org_id: str, session_id: str) -> Session:
-    query = "SELECT doc, result FROM sessions WHERE id = ? AND org_id = ?"
-    row = connection.execute(query, (session_id, org_id)).fetchone()
+    row = connection.execute(_GET, (org_id, session_id)).fetchone()
     if row is None:
         raise NotFound
     session = Session.model_validate_json(row[0])
@@ -170,10 +214,10 @@ def _sessions(connection: sqlite3.Connection, query: str, values: tuple[str | in
 
 
 def _trail(connection: sqlite3.Connection, key: tuple[str, str], after: int, limit: int) -> list[AuditEvent]:
-    events = _events(connection, _TRAIL, (*key, after, limit))
-    if not events:
-        _get(connection, *key)
-    return events
+    # First, and not where no event is found: the more there are of another org's session, the longer that would take.
+    if connection.execute(_IS_THERE, key).fetchone() is None:
+        raise NotFound
+    return _events(connection, _TRAIL, (*key, after, limit))
 
 
 def _events(connection: sqlite3.Connection, query: str, values: tuple[str | int, ...]) -> list[AuditEvent]:
@@ -185,6 +229,12 @@ def _heads(connection: sqlite3.Connection, after: int) -> tuple[int, list[Head]]
     (moment,) = connection.execute(_MOMENT).fetchone()
     rows = connection.execute(_GROWN, (after, moment)) if after else connection.execute(_ALL_HEADS, (moment,))
     return moment, [Head(*row[:3]) for row in rows]
+
+
+def _oldest(connection: sqlite3.Connection, org_id: str, limit: int) -> Oldest:
+    row = connection.execute(_LAST_TOMBSTONE, (org_id,)).fetchone()
+    entries = [proof.Entry(body.encode(), digest) for body, digest in connection.execute(_CHAIN, (org_id, 0, limit))]
+    return Oldest(None if row is None else Checkpoint.model_validate_json(row[0]), entries)
 
 
 def _search(org_id: str, wanted: Filter, before: str | None) -> tuple[str, tuple[str, ...]]:
@@ -203,4 +253,4 @@ def _source(org_id: str, labels: tuple[tuple[str, str], ...]) -> tuple[str, str,
         return "sessions", "sessions.id", [("sessions.org_id = ?", (org_id,))]
     first = ("first.org_id = ? AND first.name = ? AND first.value = ?", (org_id, *labels[0]))
     rest = [(_LABELLED, (org_id, *label)) for label in labels[1:]]
-    return "labels AS first CROSS JOIN sessions ON sessions.id = first.session_id", "first.session_id", [first, *rest]
+    return _JOINED, "first.session_id", [first, *rest]

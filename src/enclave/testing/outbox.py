@@ -15,7 +15,7 @@ from enclave.contracts.webhooks import Delivery, WebhookFailed, WebhookRedeliver
 from enclave.core.audit import verify
 from enclave.core.session import Started, TornDown, advance, created
 from enclave.core.webhook import MAX_SECRETS, delivery_id
-from enclave.store.base import Attempt, Claimed, Due, Outbox, Share, Signing, Store
+from enclave.store.base import Attempt, Due, Held, Outbox, Share, Signing, Store
 from enclave.testing.promise import expect, expect_error
 from enclave.testing.store import AT, FINISHED
 
@@ -76,11 +76,11 @@ async def _gives_a_claim_to_one(kept: Kept) -> None:
     (due,) = await _offered(kept)
     claims = [kept.outbox.claim(due, AT, AT + LEASE) for _ in range(3)]
     answers = await asyncio.gather(*claims, return_exceptions=True)
-    expect([Claimed, Conflict, Conflict], [type(one) for one in answers], "of those that ask at once one gets it")
+    expect([Held, Conflict, Conflict], [type(one) for one in answers], "of those that ask at once one gets it")
     expect([], await _offered(kept), "what is claimed is not offered")
     expect([due], await _offered(kept, AT + LEASE), "it is offered again when the claim is over")
     again = await kept.outbox.claim(due, AT + LEASE, AT + 2 * LEASE)
-    first = next(one for one in answers if isinstance(one, Claimed))
+    first = next(one for one in answers if isinstance(one, Held))
     await expect_error(kept.outbox.settle(_taken(first)), Conflict, "a claim that is over tells nothing")
     expect(1, len(await _noted(kept, again)), "and leaves no event, while the one in force does")
     expect("delivered", (await _told(kept, session)).state, "the claim in force tells")
@@ -243,7 +243,7 @@ async def _offered(kept: Kept, at: datetime = AT) -> list[Due]:
     return list(await kept.outbox.due(at, ALL))
 
 
-async def _claim(kept: Kept, session: Session) -> Claimed:
+async def _claim(kept: Kept, session: Session) -> Held:
     (due,) = [one for one in await _offered(kept) if one.session_id == session.id]
     return await kept.outbox.claim(due, AT, AT + LEASE)
 
@@ -253,7 +253,7 @@ async def _told(kept: Kept, session: Session) -> Delivery:
     return told
 
 
-async def _noted(kept: Kept, claimed: Claimed) -> list[str]:
+async def _noted(kept: Kept, claimed: Held) -> list[str]:
     """The events that a webhook which is taken leaves."""
     before = len(await kept.store.chain("org_a"))
     event = WebhookFailed(
@@ -273,7 +273,7 @@ async def _noted(kept: Kept, claimed: Claimed) -> list[str]:
     return [one.type for one in chain[before:]]
 
 
-def _taken(claimed: Claimed) -> Attempt:
+def _taken(claimed: Held) -> Attempt:
     return Attempt(claimed, AT, 204, None, None)
 
 

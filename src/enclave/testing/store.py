@@ -3,14 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from enclave.contracts.audit import AuditEvent, KeyRevoked
-from enclave.contracts.errors import Conflict, NotFound, StaleSession
+from enclave.contracts.errors import Conflict, KeyReused, NotFound, StaleSession
 from enclave.contracts.policy import EgressPolicy, Language, SessionLimits
 from enclave.contracts.sessions import Phase, Session, SessionResult
 from enclave.core.audit import verify
+from enclave.core.claim import HELD, Claim, Claimed
 from enclave.core.session import TRANSITIONS, Change, Finished, Outcome, Started, TornDown, advance, created
 from enclave.store.base import Filter, Store
 from enclave.testing.promise import expect, expect_error
@@ -213,6 +215,23 @@ async def _notes_an_event_once(store: Store) -> None:
         expect((None, length), (verify(chain), len(chain)), "a chain holds with what was noted, and has it once")
 
 
+async def _takes_a_key_once(store: Store) -> None:
+    claim, early = Claim("k", "d"), AT - timedelta(seconds=1)
+    first, second = _session(1), _session(2)
+    answers = await asyncio.gather(
+        *(store.commit(replace(created(one, "x"), claim=claim)) for one in (first, second)), return_exceptions=True
+    )
+    expect([tuple, KeyReused], [type(answer) for answer in answers], "a key is taken once")
+    await expect_error(store.get("org_a", second.id), NotFound, "who did not get the key is not there")
+    expect(Claimed(first.id, "d"), await store.claimed("org_a", "k", early), "who has a key is told")
+    expect(None, await store.claimed("org_a", "k", AT), "a key that was taken before is not told of")
+    expect(None, await store.claimed("org_b", "k", early), "a key is an org's")
+    await store.commit(replace(created(_session(3, "org_b"), "x"), claim=claim))
+    later = _session(4).model_copy(update={"created_at": AT + HELD})
+    await store.commit(replace(created(later, "x"), claim=claim))
+    expect(Claimed(later.id, "d"), await store.claimed("org_a", "k", early), "after a day a key is free")
+
+
 PROMISES: Final[dict[str, Callable[[Store], Awaitable[None]]]] = {
     promise.__name__.strip("_"): promise
     for promise in (
@@ -232,6 +251,7 @@ PROMISES: Final[dict[str, Callable[[Store], Awaitable[None]]]] = {
         _chains_each_org_on_its_own,
         _tells_what_is_unsettled,
         _notes_an_event_once,
+        _takes_a_key_once,
     )
 }
 _PLACE: Final = {"seq", "previous", "digest"}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from enclave.backends.base import Check, LaunchSpec, Sandbox
+from enclave.backends.base import Check, LaunchSpec, Pool, Sandbox
 from enclave.backends.local import machine, plan, template
 from enclave.backends.local.broker import Broker
 from enclave.backends.local.station import Station
@@ -118,6 +118,14 @@ class LocalBackend:
     def templates(self) -> Mapping[str, Language]:
         """The templates that are built, by name."""
         return template.offered(self._kept_in)
+
+    def pools(self) -> Mapping[str, Pool]:
+        """Its pools, by template and language."""
+        named = {name: station for name, (_, station) in self._templates.items()}
+        all_of = {**named, **({} if self._bare is None else {"bare": self._bare})}
+        return {
+            f"{name}/{language}": pool for name, station in all_of.items() for language, pool in station.pools.items()
+        }
 
     async def launch(self, spec: LaunchSpec) -> Sandbox:
         """A sandbox for the session; it is taken from the pool when its program is given."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from enclave.backends.base import Collected, LaunchSpec, Sandbox, SandboxLost, Told, Violation, Workload
+from enclave.backends.base import Collected, LaunchSpec, Pool, Sandbox, SandboxLost, Told, Violation, Workload
 from enclave.backends.local import connection, machine, outbox
 from enclave.backends.local.broker import Broker
 from enclave.backends.local.connection import Connection, Report
@@ -76,6 +76,11 @@ class LocalSandbox:
     def session_id(self) -> str:
         """Whose it is."""
         return self._spec.session_id
+
+    @property
+    def language(self) -> str:
+        """What it runs."""
+        return self._spec.language
 
     def open(self, listener: int, resolver: int, work: int, *door: int) -> None:
         """Take over what the launcher took of the sandbox (`isolate.Openings`)."""
@@ -152,6 +157,7 @@ class Station:
         self._live: dict[int, LocalSandbox] = {}
         self._ending: asyncio.Task[None] | None = None
         self.numbers = itertools.count(1)
+        self.pools: dict[str, Pool] = {}
 
     @property
     def instance(self) -> str:
@@ -258,6 +264,7 @@ class Station:
             return
         match report["ev"]:
             case "running":
+                self._count(sandbox.language, report)
                 sandbox.workload.attach(*fds)
                 sandbox.running.set_result(None)
             case "open":
@@ -271,6 +278,11 @@ class Station:
                 sandbox.end(report)
             case "gone":
                 self._forget(report["id"])
+
+    def _count(self, language: str, report: Report) -> None:
+        held = self.pools.get(language, Pool(0, 0, 0))
+        warm = int(report["warm"])
+        self.pools[language] = Pool(report["left"], held.warm + warm, held.cold + 1 - warm)
 
     def _forget(self, number: int) -> None:
         if (sandbox := self._live.pop(number, None)) is not None:
