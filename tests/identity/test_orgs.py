@@ -333,5 +333,5 @@ def as_version_3(path: Path) -> None:
             "DROP INDEX orgs_by_maker; DROP INDEX memberships_of_user; DROP INDEX sign_ins_of_user;"
             "DROP INDEX invitations_of_org; DROP TABLE resets; DROP TABLE operator;"
             "ALTER TABLE orgs DROP COLUMN made_by; ALTER TABLE orgs DROP COLUMN disabled_at;"
-            "ALTER TABLE orgs DROP COLUMN name; PRAGMA user_version = 3;"
+            "ALTER TABLE orgs DROP COLUMN name; DROP TABLE services; PRAGMA user_version = 3;"
         )

@@ -36,6 +36,9 @@ from enclave.telemetry.readiness import Readiness
 from tests.identity.tokens import issue_token
 from tests.scripted import PuppetBackend
 
+SPARE = "org_spare"
+"""An org whose members nobody calls as, to be disabled."""
+
 JWT_SECRET = "a secret that no token of another server is signed with"
 
 
@@ -152,10 +155,9 @@ class Site:
                 await asyncio.sleep(0)
 
     def restore(self, user: str) -> None:
-        """Make a viewer a member again who was removed, and let orgs in again that were disabled."""
+        """Make a viewer a member again who was removed."""
         with closing(sqlite3.connect(self.home / DATABASE)) as database, database:
             database.execute("UPDATE memberships SET removed_at = NULL, role = 'viewer' WHERE user_id = ?", (user,))
-            database.execute("UPDATE orgs SET disabled_at = NULL")
 
     async def tell(self) -> None:
         """Tell what waits to be told."""
@@ -195,7 +197,7 @@ def seed(path: Path) -> None:
     """Two orgs with a member of each role, who calls themself as `Tokens` calls them."""
     then = datetime.now(UTC).isoformat()
     with closing(sqlite3.connect(path)) as database, database:
-        for org_id in ("org_a", "org_b"):
+        for org_id in ("org_a", "org_b", SPARE):
             database.execute("INSERT INTO orgs (id, created_at) VALUES (?, ?)", (org_id, then))
             for role in Role:
                 user = f"{role}.{org_id}"
