@@ -10,7 +10,7 @@ import pytest
 from enclave.contracts.errors import SecretUnreadable, Unavailable
 from enclave.contracts.webhooks import WebhookSecretRotated
 from enclave.core.session import TornDown, advance, created
-from enclave.store.base import Held
+from enclave.store.base import Attempt, Held
 from enclave.store.sqlite import SCHEMA_VERSION, SqliteStore
 from enclave.testing.outbox import ALL, LEASE, URL, Kept, check_outbox
 from enclave.testing.store import AT
@@ -112,14 +112,14 @@ async def test_an_end_that_cannot_be_written_makes_nothing_due(kept: Kept, path:
     assert list(await kept.outbox.due(AT, ALL)) == []
 
 
-async def test_what_is_removed_with_its_session_leaves_nothing(kept: Kept, path: Path) -> None:
+async def test_a_session_is_not_forgotten_before_it_is_posted_and_then_leaves_nothing(kept: Kept) -> None:
     await ended(kept)
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("PRAGMA foreign_keys = ON")
-        other.execute("DROP TRIGGER audit_is_not_erased")
-        other.execute("DELETE FROM audit")
-        other.execute("DELETE FROM sessions")
+    assert isinstance(kept.store, SqliteStore)
+    later = a_session(2).id
+    assert list(await kept.store.forget(later)) == []
+    await kept.outbox.settle(Attempt(await claimed(kept), AT, 204, None, None))
 
+    assert list(await kept.store.forget(later)) == [a_session(1).id]
     assert list(await kept.outbox.find("org_a")) == []
 
 
