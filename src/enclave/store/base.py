@@ -110,7 +110,7 @@ class Store(Protocol):
 
     def forget(self, before: str, limit: int = 1000) -> Awaitable[Sequence[str]]:
         """Remove sessions that are settled, the oldest first, of ids below one, at most so many; the answer is their
-        ids. Their events stay in the chain."""
+        ids. Their events stay in the chain. None goes whose webhook is still to be sent."""
         ...
 
     async def unsettled(self) -> Sequence[Session]:
