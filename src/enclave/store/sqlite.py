@@ -147,7 +147,7 @@ class SqliteStore:
         return self._writer.put(Burial(tombstone))
 
     def forget(self, before: str, limit: int = 1000) -> Awaitable[Sequence[str]]:
-        """Remove settled sessions of ids below one, the oldest first, but none still to be posted; their events stay."""
+        """Remove settled sessions of ids below one, the oldest first, none still to be posted; their events stay."""
         return self._writer.put(Forgetting(before, limit))
 
     async def unsettled(self) -> Sequence[Session]:
