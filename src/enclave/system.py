@@ -28,7 +28,8 @@ from enclave.identity.outbox import Sink
 from enclave.identity.remote import Terms
 from enclave.identity.separate import Place, separate_identity
 from enclave.identity.service import Identity
-from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, ServiceBindings
+from enclave.orchestrator.courier import Courier, Means
+from enclave.orchestrator.orchestrator import Bounds, Keyring, Orchestrator, Ports, ServiceBindings, Webhooks
 from enclave.server.app import Application, Surface
 from enclave.server.call import ELSEWHERE, Platform
 from enclave.server.internal import internal_routes
@@ -43,6 +44,8 @@ from enclave.store.sqlite import SqliteStore
 from enclave.telemetry.log import open_log
 from enclave.telemetry.prometheus import Gauge, Metrics
 from enclave.telemetry.readiness import Readiness
+from enclave.webhook.base import Sender
+from enclave.webhook.sender import sending
 
 BACKENDS: Final = "enclave.backends"
 """The entry point group in which backends announce themselves."""
@@ -117,6 +120,10 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         orchestrator = _orchestrator(settings, store, backend, sources, metrics)
         stack.push_async_callback(orchestrator.close)
         await orchestrator.recover()
+        sender = stack.enter_context(sending(settings.egress_floor))
+        courier = _courier(settings, store, sender, orchestrator.webhooks.stirred)
+        stack.push_async_callback(courier.close)
+        courier.start()
         who = _embedded if settings.identity_url is None else _separate
         callers = await stack.enter_async_context(who(settings, orchestrator.note))
         readiness = Readiness(backend.healthy, store.check)
@@ -269,14 +276,21 @@ def _orchestrator(
 ) -> Orchestrator:
     files = DirectoryFiles.open(settings.home / FILES)
     ports = Ports(store, backend, _now, files, store.tenancy(), sources, observer)
-    bindings = ServiceBindings(store.bindings(_secret_key(settings)), _now, settings.egress_private)
+    key = _secret_key(settings)
+    bindings = ServiceBindings(store.bindings(key), _now, settings.egress_private)
     kept = settings.session_retention
     bounds = Bounds(
         max_concurrency=settings.max_concurrency,
         file_retention=timedelta(seconds=settings.file_retention),
         session_retention=None if kept is None else timedelta(seconds=kept),
     )
-    return Orchestrator(ports, bindings, bounds)
+    webhooks = Webhooks(store.outbox(key), Keyring(store.signing(key), _now), _now, settings.egress_private)
+    return Orchestrator(ports, bindings, bounds, webhooks)
+
+
+def _courier(settings: Settings, store: SqliteStore, sender: Sender, stirred: asyncio.Event) -> Courier:
+    key = _secret_key(settings)
+    return Courier(Means(store, store.outbox(key), Keyring(store.signing(key), _now), sender, _now), stirred)
 
 
 Work = Callable[[], Awaitable[None]]

@@ -272,3 +272,14 @@ def test_logs_of_what_still_runs_are_for_those_who_follow(enclave: Command) -> N
 
     assert (refused.code, "--follow" in refused.err) == (70, True)
     assert (followed.code, followed.out) == (0, "hi\n")
+
+
+def test_a_webhook_is_asked_for_of_a_server_that_goes_on(enclave: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    with scripted(*_conversation()) as server:
+        ran = enclave(server.base_url, "run", "-c", "x", "--webhook", "https://hooks.example.org/in")
+    monkeypatch.delenv("ENCLAVE_BASE_URL")
+    monkeypatch.delenv("ENCLAVE_API_KEY")
+    alone = enclave(None, "run", "-c", "x", "--webhook", "https://hooks.example.org/in")
+
+    assert (ran.code, json.loads(server.asked[0].body)["webhookUrl"]) == (0, "https://hooks.example.org/in")
+    assert (alone.code, "enclave serve" in alone.err) == (70, True)

@@ -10,7 +10,7 @@ import pytest
 from enclave.backends.base import Backend
 from enclave.contracts.identity import Principal, Role
 from enclave.core.access import ROLES
-from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, ServiceBindings
+from enclave.orchestrator.orchestrator import Bounds, Keyring, Orchestrator, Ports, ServiceBindings, Webhooks
 from enclave.store.files import DirectoryFiles
 from enclave.store.sqlite import SqliteStore
 from tests.scripted import PuppetBackend
@@ -45,7 +45,8 @@ def ports_of(store: SqliteStore, backend: Backend, kept: Path) -> Ports:
 
 def orchestrator_of(store: SqliteStore, ports: Ports, max_concurrency: int = 100) -> Orchestrator:
     bindings = ServiceBindings(store.bindings(bytes(32)), ports.clock)
-    return Orchestrator(ports, bindings, Bounds(max_concurrency=max_concurrency))
+    webhooks = Webhooks(store.outbox(bytes(32)), Keyring(store.signing(bytes(32)), ports.clock), ports.clock)
+    return Orchestrator(ports, bindings, Bounds(max_concurrency=max_concurrency), webhooks)
 
 
 @pytest.fixture

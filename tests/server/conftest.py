@@ -25,7 +25,7 @@ from enclave.identity.outbox import Sink
 from enclave.identity.remote import Terms
 from enclave.identity.separate import Place, SeparateIdentity, separate_identity
 from enclave.identity.service import DATABASE, Identity
-from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, ServiceBindings
+from enclave.orchestrator.orchestrator import Bounds, Keyring, Orchestrator, Ports, ServiceBindings, Webhooks
 from enclave.server.app import Application, Surface
 from enclave.server.call import ELSEWHERE, Platform
 from enclave.server.internal import internal_routes
@@ -237,7 +237,8 @@ async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     files = DirectoryFiles.open(tmp_path / "files")
     ports = Ports(store, backend, lambda: datetime.now(UTC), files, store.tenancy(), observer=metrics)
     bindings = ServiceBindings(store.bindings(bytes(32)), ports.clock)
-    orchestrator = Orchestrator(ports, bindings, Bounds(max_concurrency=100))
+    webhooks = Webhooks(store.outbox(bytes(32)), Keyring(store.signing(bytes(32)), ports.clock), ports.clock)
+    orchestrator = Orchestrator(ports, bindings, Bounds(max_concurrency=100), webhooks)
     health = Health(ok=True, backend=backend.name, backend_healthy=True)
     sink = None if separate else orchestrator.note
     identity = Identity.open(tmp_path / "home", sink, now=ports.clock, jwt_secret=JWT_SECRET)

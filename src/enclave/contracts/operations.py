@@ -27,6 +27,7 @@ from enclave.contracts.members import (
 from enclave.contracts.orgs import AskReset, CreateOrg, FoundedOrg, FoundOrg, Org, OrgState, ResetCode
 from enclave.contracts.sessions import CreateSessionRequest, Health, Ready, Session, SessionResult
 from enclave.contracts.tenancy import OrgPolicy, OrgTerms, OrgUsage, PolicyView
+from enclave.contracts.webhooks import Delivery, WebhookSecret
 from enclave.contracts.wire import Page, Wire
 
 Authority = Literal["identity", "control_plane"]
@@ -138,6 +139,22 @@ GET_BINDING: Final = Operation(
 DELETE_BINDING: Final = Operation(
     name="delete_binding", method="DELETE", path="/bindings/{name}", scope=Scope.BINDINGS_WRITE, result=Binding,
     summary="Delete a service binding and its secret; the answer is the binding as it was.",
+)  # fmt: skip
+ROTATE_WEBHOOK_SECRET: Final = Operation(
+    name="rotate_webhook_secret", method="POST", path="/webhooks/secret", scope=Scope.WEBHOOKS_WRITE, status=201,
+    result=WebhookSecret,
+    summary="Sign the org's webhooks with a new secret, which is shown this once. The one before it signs beside it "
+    "for 24 hours.",
+)  # fmt: skip
+LIST_DELIVERIES: Final = Operation(
+    name="list_deliveries", method="GET", path="/webhooks/deliveries", scope=Scope.WEBHOOKS_READ, result=Page[Delivery],
+    query=("limit", "cursor", "session"),
+    summary="The org's webhooks of sessions that are over, newest session first, and what became of each.",
+)  # fmt: skip
+REDELIVER: Final = Operation(
+    name="redeliver", method="POST", path="/webhooks/deliveries/{id}/redeliver", scope=Scope.WEBHOOKS_WRITE,
+    result=Delivery,
+    summary="Send a webhook again, at once and with all its retries. Its `webhook-id` stays what it was.",
 )  # fmt: skip
 WHOAMI: Final = Operation(
     name="whoami", method="GET", path="/whoami", scope=None, any_scope=True, result=WhoAmI,
@@ -296,7 +313,8 @@ OPERATOR_GET_USAGE: Final = Operation(
 
 OPERATIONS: Final = (
     HEALTH, READY, METRICS, CREATE_SESSION, LIST_SESSIONS, GET_SESSION, GET_RESULT, GET_AUDIT, STREAM_SESSION, GET_FILE,
-    TEARDOWN_SESSION, PUT_BINDING, LIST_BINDINGS, GET_BINDING, DELETE_BINDING, WHOAMI,
+    TEARDOWN_SESSION, PUT_BINDING, LIST_BINDINGS, GET_BINDING, DELETE_BINDING,
+    ROTATE_WEBHOOK_SECRET, LIST_DELIVERIES, REDELIVER, WHOAMI,
     CREATE_KEY, LIST_KEYS, REVOKE_KEY, GET_ORG_AUDIT, LIST_MEMBERS, CHANGE_MEMBER, REMOVE_MEMBER, CREATE_INVITATION,
     ACCEPT_INVITATION, LOGIN, REFRESH_TOKEN, LOGOUT,
     GET_USAGE, GET_POLICY, PUT_POLICY, OPERATOR_GET_TERMS, OPERATOR_PUT_TERMS, OPERATOR_GET_USAGE,

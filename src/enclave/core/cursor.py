@@ -50,6 +50,16 @@ def binding_of_cursor(cursor: str | None) -> str:
     return _open(cursor, "b:", _BINDING) if cursor is not None else ""
 
 
+def delivery_cursor(session_id: str) -> str:
+    """The cursor of the webhooks of sessions older than this one."""
+    return _seal(f"d:{session_id}")
+
+
+def delivery_of_cursor(cursor: str | None) -> str | None:
+    """The session a cursor stands at; raises InvalidRequest."""
+    return _open(cursor, "d:", _SESSION) if cursor is not None else None
+
+
 def key_cursor(key_id: str) -> str:
     """The cursor of the API keys made after this one."""
     return _seal(f"k:{key_id}")

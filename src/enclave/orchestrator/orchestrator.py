@@ -16,10 +16,8 @@ from enclave.backends.base import Exit
 from enclave.contracts.audit import AuditEvent, OrgDisabled, OrgEnabled
 from enclave.contracts.errors import (
     Conflict,
-    FieldProblem,
     NoSuchFile,
     NotFound,
-    PolicyUnenforceable,
     QuotaExceeded,
     Unauthenticated,
     Unavailable,
@@ -57,9 +55,10 @@ from enclave.orchestrator.record import OPERATOR, PLATFORM, Ports, Record
 from enclave.orchestrator.run import Run, Stop
 from enclave.orchestrator.stream import Follower, Stream, parse_place, told
 from enclave.orchestrator.tenancy import Tenancy
+from enclave.orchestrator.webhook import Keyring, Webhooks
 from enclave.store.base import Content, Filter, Kept
 
-__all__ = ["Bounds", "Content", "Filter", "Orchestrator", "Ports", "ServiceBindings"]
+__all__ = ["Bounds", "Content", "Filter", "Keyring", "Orchestrator", "Ports", "ServiceBindings", "Webhooks"]
 
 _ID: Final = re.compile(r"ses_[0-9a-z]{26}\Z")
 _RESTARTED: Final = Loss("platform_restart", "the platform was restarted while the session ran")
@@ -85,8 +84,9 @@ class Bounds:
 class Orchestrator:
     """Sessions: created, run, shown, streamed and torn down, on any backend and any store."""
 
-    def __init__(self, ports: Ports, bindings: ServiceBindings, bounds: Bounds) -> None:
+    def __init__(self, ports: Ports, bindings: ServiceBindings, bounds: Bounds, webhooks: Webhooks) -> None:
         self.bindings = bindings
+        self.webhooks = webhooks
         self.tenancy = Tenancy(ports, bounds.ceiling)
         self._ports = ports
         self._bounds = bounds
@@ -134,9 +134,13 @@ class Orchestrator:
         session = self._accept(principal, request, program, self.tenancy.allowance(account))
         self._admit(org_id)
         self.tenancy.check(org_id, account)
+        if request.webhook_url is not None:
+            program = replace(program, callback=self.webhooks.callback(session.id, request.webhook_url))
         run = self._runs[session.id] = Run(self._ports, session, program, account.observe)
         account.enter(session.id, session.created_at)
         run.task.add_done_callback(lambda _: self._let_go(account, session.id))
+        if program.callback is not None:
+            run.task.add_done_callback(lambda _: self.webhooks.stirred.set())
         return run.record
 
     def _let_go(self, account: Account, session_id: str) -> None:
@@ -305,12 +309,13 @@ class Orchestrator:
     def _accept(
         self, principal: Principal, request: CreateSessionRequest, program: Program, allowance: Allowance
     ) -> Session:
-        _check_implemented(request)
         check_egress(request.egress)
         limits = resolve(request.limits, allowance.ceiling)
         check_files(program.files, limits, beside_source=request.source is not None)
         if request.source is not None:
             Remote.parse(request.source.git.url)
+        if request.webhook_url is not None:
+            self.webhooks.receiver(request.webhook_url)
         allowance.check(request, self._ports.backend.name, program.bindings)
         require(required(request), self._guarantees())
         if request.template is not None:
@@ -384,9 +389,3 @@ class Orchestrator:
 def _check_id(session_id: str) -> None:
     if not _ID.match(session_id):
         raise NotFound
-
-
-def _check_implemented(request: CreateSessionRequest) -> None:
-    if request.webhook_url:
-        problem = FieldProblem(field="webhookUrl", message="is not implemented yet; leave it out")
-        raise PolicyUnenforceable("this platform does not implement: webhookUrl", errors=(problem,))

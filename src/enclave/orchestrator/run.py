@@ -62,7 +62,7 @@ class Run:
         self._halt: asyncio.Task[None] | None = None
         self._program: Program | None = program
         self._kept = False
-        change = created(session, program.code, listed(program.files), program.claim)
+        change = created(session, program.code, listed(program.files), program.claim, program.callback)
         self.record = Record(ports, change, self._refused, observe)
         self.task = asyncio.get_running_loop().create_task(self._live())
 

@@ -219,11 +219,11 @@ class Api:
         """The answer to one request; `key` is the id or the name in its path."""
         yield Deliver((yield from self.fetch(calling(operation, key, body))))
 
-    def pages(self, operation: Operation) -> Flow[Any]:
+    def pages(self, operation: Operation, wanted: tuple[tuple[str, str], ...] = ()) -> Flow[Any]:
         """Item after item of a list, page by page."""
         cursor = None
         while True:
-            query = () if cursor is None else (("cursor", cursor),)
+            query = wanted if cursor is None else (*wanted, ("cursor", cursor))
             page = yield from self.fetch(Call(operation=operation, path=operation.path, query=query))
             for item in page.items:
                 yield Deliver(item)

@@ -35,7 +35,7 @@ from enclave.contracts.operations import (
 from enclave.contracts.sessions import CreateSessionRequest, Ready
 from enclave.contracts.wire import Wire
 from enclave.core.access import authorize, who_is
-from enclave.server import accounts, operator, tenancy
+from enclave.server import accounts, operator, tenancy, webhooks
 from enclave.server.call import (
     Call,
     OperatorCall,
@@ -211,6 +211,7 @@ RESPONSES: Final[Mapping[str, Respond]] = {
     GET_ORG_AUDIT.name: get_org_audit,
     **accounts.RESPONSES,
     **tenancy.RESPONSES,
+    **webhooks.RESPONSES,
 }
 """How each operation that asks for a credential is answered."""
 

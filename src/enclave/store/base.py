@@ -9,15 +9,22 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from enclave.contracts.audit import AuditEvent, BindingDeleted, BindingPut, OrgPolicyChanged, OrgTermsChanged
+from enclave.contracts.audit import (
+    AuditEvent,
+    BindingDeleted,
+    BindingPut,
+    OrgPolicyChanged,
+    OrgTermsChanged,
+)
 from enclave.contracts.bindings import Binding
 from enclave.contracts.checkpoint import Checkpoint
 from enclave.contracts.sessions import Phase, Session
 from enclave.contracts.tenancy import OrgPolicy, OrgTerms
+from enclave.contracts.webhooks import Delivery, WebhookRedelivered, WebhookSecretRotated
 from enclave.core import proof
 from enclave.core.claim import Claimed
 from enclave.core.grant import Grant
-from enclave.core.session import Change
+from enclave.core.session import Callback, Change
 from enclave.core.usage import Used
 
 T = TypeVar("T")
@@ -103,7 +110,7 @@ class Store(Protocol):
 
     def forget(self, before: str, limit: int = 1000) -> Awaitable[Sequence[str]]:
         """Remove sessions that are settled, the oldest first, of ids below one, at most so many; the answer is their
-        ids. Their events stay in the chain."""
+        ids. Their events stay in the chain. None goes whose webhook is still to be sent."""
         ...
 
     async def unsettled(self) -> Sequence[Session]:
@@ -189,6 +196,105 @@ class Tenancy(Protocol):
 
     async def standing(self, org_id: str, day: date) -> Standing:
         """What is written of an org, which need not be known: an org is known where its callers are."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How much may be offered at once: of one org to one host, of one org, and of all."""
+
+    host: int
+    org: int
+    all: int
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A webhook that is to be sent: whose, to which host, and of which session."""
+
+    org_id: str
+    host: str
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A webhook that is nobody else's to send until a moment; `sealed` is its URL, `phase` how its session ended."""
+
+    due: Due
+    phase: Phase
+    attempts: int
+    sealed: bytes = field(repr=False)
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What became of a webhook that was claimed: without an error it was taken. With `next_at` it is tried again then,
+    and without it it is over."""
+
+    claimed: Held
+    at: datetime
+    status: int | None
+    error: str | None
+    next_at: datetime | None
+    events: tuple[AuditEvent, ...] = ()
+
+
+class Outbox(Protocol):
+    """Webhooks, from a session's creation until they are delivered or given up. Beside a Store, whose `commit` keeps a
+    change's callback, and makes it due with the change that ends its session: both or neither."""
+
+    def seal(self, session_id: str, host: str, url: str) -> Callback:
+        """A callback for a session that is to be created. The URL is not to be found in what is stored."""
+        ...
+
+    def url(self, claimed: Held) -> str:
+        """Where a webhook goes. Raises SecretUnreadable."""
+        ...
+
+    async def due(self, at: datetime, share: Share) -> Sequence[Due]:
+        """What is to be sent at a moment and claimed by nobody: each org's in turn, of each org each host's in turn,
+        the oldest first, so that nobody is kept waiting by what others have to be sent."""
+        ...
+
+    def claim(self, due: Due, at: datetime, until: datetime) -> Awaitable[Held]:
+        """Take a webhook until a moment. Of all that ask at once, one gets it: raises Conflict for the others, and if
+        it is not due."""
+        ...
+
+    def settle(self, attempt: Attempt) -> Awaitable[None]:
+        """Write what became of a webhook, and the events of it: both or neither. Raises Conflict if the claim was not
+        in force any more; whoever has it now will tell."""
+        ...
+
+    async def find(
+        self, org_id: str, *, session_id: str | None = None, before: str | None = None, limit: int = 50
+    ) -> Sequence[Delivery]:
+        """The org's webhooks of sessions that are over, newest (greatest id) first; `before` excludes a session and
+        all newer."""
+        ...
+
+    def redeliver(self, event: WebhookRedelivered) -> Awaitable[Delivery]:
+        """Make the webhook that the event tells of due, as if it was never tried, and write the event: both or
+        neither. Raises NotFound, for another org's just as for none."""
+        ...
+
+
+class Signing(Protocol):
+    """What orgs' webhooks are signed with; not to be found in what is stored."""
+
+    def rotate(self, secret: str, event: WebhookSecretRotated) -> Awaitable[None]:
+        """Sign with a secret from now on, with the one before until the event's `previous_until`, and write the event:
+        all or nothing. Raises Conflict if there is one before and the event says that there is none, or the reverse."""
+        ...
+
+    async def has_one(self, org_id: str) -> bool:
+        """Whether there is anything that an org's webhooks are signed with."""
+        ...
+
+    async def secrets(self, org_id: str, at: datetime) -> Sequence[str]:
+        """What an org's webhooks are signed with at a moment, the newest first. Raises SecretUnreadable."""
         ...
 
 
