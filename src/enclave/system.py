@@ -27,9 +27,11 @@ from enclave.server.app import Application
 from enclave.server.routes import Platform
 from enclave.source.base import SourceFetcher
 from enclave.source.git import Git, GitFetcher
+from enclave.store.base import Journals
 from enclave.store.checkpoint import Checkpoints
 from enclave.store.examination import export, verify
 from enclave.store.files import DirectoryFiles
+from enclave.store.journal import DirectoryJournals
 from enclave.store.signature import Signer
 from enclave.store.sqlite import SqliteStore
 
@@ -38,6 +40,7 @@ BACKENDS: Final = "enclave.backends"
 
 DATABASE: Final = "enclave.db"
 FILES: Final = "files"
+JOURNALS: Final = "journals"
 PUBLIC_KEY: Final = "audit.pub"
 
 _TICK_SECONDS: Final = 60.0
@@ -75,10 +78,12 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         identity = Identity.open(settings.home, store.note, now=_now, jwt_secret=settings.jwt_secret)
         stack.callback(identity.close)
         sources = GitFetcher.open(settings.source_directory, settings.egress_private)
+        journals = DirectoryJournals.open(settings.home / JOURNALS)
+        stack.push_async_callback(journals.close)
         backend = _backend(settings)
         stack.push_async_callback(backend.close)
         await backend.start()
-        orchestrator = _orchestrator(settings, store, backend, sources)
+        orchestrator = _orchestrator(settings, store, backend, (journals, sources))
         stack.push_async_callback(orchestrator.close)
         await orchestrator.recover()
         credential = bootstrap(settings.home, base_url(settings), identity.authority)
@@ -146,9 +151,11 @@ def base_url(settings: Settings) -> str:
 
 
 def _orchestrator(
-    settings: Settings, store: SqliteStore, backend: Backend, sources: SourceFetcher | None
+    settings: Settings, store: SqliteStore, backend: Backend, kept: tuple[Journals, SourceFetcher | None]
 ) -> Orchestrator:
-    ports = Ports(store, backend, _now, DirectoryFiles.open(settings.home / FILES), sources)
+    journals, sources = kept
+    files = DirectoryFiles.open(settings.home / FILES)
+    ports = Ports(store, backend, _now, files, journals, sources)
     bindings = ServiceBindings(store.bindings(_secret_key(settings)), _now, settings.egress_private)
     retention = timedelta(seconds=settings.file_retention)
     return Orchestrator(ports, bindings, Bounds(max_concurrency=settings.max_concurrency, file_retention=retention))

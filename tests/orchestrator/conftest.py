@@ -12,6 +12,7 @@ from enclave.contracts.identity import Principal, Role
 from enclave.core.access import ROLES
 from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, ServiceBindings
 from enclave.store.files import DirectoryFiles
+from enclave.store.journal import DirectoryJournals
 from enclave.store.sqlite import SqliteStore
 from tests.scripted import PuppetBackend
 
@@ -39,7 +40,8 @@ class Stage:
 
 
 def ports_of(store: SqliteStore, backend: Backend, kept: Path) -> Ports:
-    return Ports(store, backend, lambda: datetime.now(UTC), DirectoryFiles.open(kept))
+    journals = DirectoryJournals.open(kept.parent / "journals")
+    return Ports(store, backend, lambda: datetime.now(UTC), DirectoryFiles.open(kept), journals)
 
 
 def orchestrator_of(store: SqliteStore, ports: Ports, max_concurrency: int = 100) -> Orchestrator:
@@ -56,4 +58,5 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     yield Stage(store, backend, orchestrator, ports, tmp_path / "files")
     await orchestrator.close()
     await backend.close()
+    await ports.journals.close()
     await store.close()

@@ -23,6 +23,7 @@ from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, Servi
 from enclave.server.app import Application
 from enclave.server.routes import Platform
 from enclave.store.files import DirectoryFiles
+from enclave.store.journal import DirectoryJournals
 from enclave.store.sqlite import SqliteStore
 from tests.scripted import PuppetBackend
 
@@ -162,7 +163,8 @@ def seed(path: Path) -> None:
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     store = SqliteStore.open(tmp_path / "enclave.db")
     backend = PuppetBackend()
-    ports = Ports(store, backend, lambda: datetime.now(UTC), DirectoryFiles.open(tmp_path / "files"))
+    journals = DirectoryJournals.open(tmp_path / "journals")
+    ports = Ports(store, backend, lambda: datetime.now(UTC), DirectoryFiles.open(tmp_path / "files"), journals)
     bindings = ServiceBindings(store.bindings(bytes(32)), ports.clock)
     orchestrator = Orchestrator(ports, bindings, Bounds(max_concurrency=100))
     health = Health(ok=True, backend=backend.name, backend_healthy=True)
@@ -177,5 +179,6 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         for connection in site.connections:
             connection.close()
         await orchestrator.close()
+    await journals.close()
     identity.close()
     await store.close()

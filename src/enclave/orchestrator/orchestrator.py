@@ -4,7 +4,9 @@ Every lookup goes through the principal's org, so that another org's session and
 """
 
 import asyncio
+import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -49,13 +51,18 @@ from enclave.orchestrator.identifier import session_ids
 from enclave.orchestrator.record import PLATFORM, Ports, Record
 from enclave.orchestrator.run import Run, Stop
 from enclave.orchestrator.stream import Follower, Stream, parse_place, told
-from enclave.store.base import Content, Filter, Kept
+from enclave.orchestrator.transcript import everything, joined
+from enclave.store.base import Chunk, Content, Filter, Kept
 
 __all__ = ["Bounds", "Content", "Filter", "Orchestrator", "Ports", "ServiceBindings"]
+
+_log = logging.getLogger(__name__)
 
 _ID: Final = re.compile(r"ses_[0-9a-z]{26}\Z")
 _RESTARTED: Final = Loss("platform_restart", "the platform was restarted while the session ran")
 _TRAIL_PART: Final = 1000
+_RECOVERED_AT_ONCE: Final = 32
+"""How many sessions are settled in one go: their output is in memory meanwhile."""
 
 DEFAULT_RETENTION: Final = timedelta(days=1)
 """How long files of a session are kept that is not torn down."""
@@ -81,6 +88,7 @@ class Orchestrator:
         self._runs: dict[str, Run] = {}
         self._replays: WeakValueDictionary[tuple[str, Phase], Stream] = WeakValueDictionary()
         self._closed = False
+        self._swept = False
 
     async def create(
         self, principal: Principal, request: CreateSessionRequest, *, wait_seconds: float | None = None
@@ -177,23 +185,48 @@ class Orchestrator:
             session = await self._tear_down(principal, session)
         if session.result is not None and session.result.files:
             await self._ports.files.remove(session.id)
+        await self._ports.journals.remove(session.id)
         return session
 
     async def recover(self) -> None:
         """Settle what an earlier process left behind; its sandboxes died with it. Call it once, before anything."""
-        for session in await self._ports.store.unsettled():
-            at = self._ports.clock()
-            result = cut_short(Exit(code=None), Printed("", ""), _RESTARTED.detail)
-            change = advance(session, lost(session, _RESTARTED, at, result), at=at, actor=PLATFORM)
-            await self._ports.store.commit(change)
+        unsettled = await self._ports.store.unsettled()
+        for start in range(0, len(unsettled), _RECOVERED_AT_ONCE):
+            await asyncio.gather(*map(self._settle, unsettled[start : start + _RECOVERED_AT_ONCE]))
         for kept in await self._ports.files.kept():
             if not await self._tells_of_files(kept):
                 await self._ports.files.remove(kept.session_id)
 
     async def tick(self) -> None:
-        """Remove files that were kept for long enough. Call it now and then."""
-        for kept in await self._ports.files.kept(self._ports.clock() - self._bounds.file_retention):
+        """Remove files and journals that were kept for long enough, or are nobody's. Call it now and then."""
+        before = self._ports.clock() - self._bounds.file_retention
+        for kept in await self._ports.files.kept(before):
             await self._ports.files.remove(kept.session_id)
+        for kept in await self._ports.journals.kept(before):
+            if kept.session_id not in self._runs:
+                await self._ports.journals.remove(kept.session_id)
+        if not self._swept:
+            self._swept = True
+            await self._sweep()
+
+    async def _settle(self, session: Session) -> None:
+        at = self._ports.clock()
+        printed = joined(await self._journalled(session))
+        result = cut_short(Exit(code=None), printed, _RESTARTED.detail)
+        await self._ports.store.commit(advance(session, lost(session, _RESTARTED, at, result), at=at, actor=PLATFORM))
+
+    async def _sweep(self) -> None:
+        """Remove journals that an earlier process left of sessions that were torn down, or never came to be."""
+        for kept in await self._ports.journals.kept():
+            if kept.session_id not in self._runs and not await self._is_whole(kept):
+                await self._ports.journals.remove(kept.session_id)
+
+    async def _is_whole(self, kept: Kept) -> bool:
+        try:
+            session = await self._ports.store.get(kept.org_id, kept.session_id)
+        except NotFound:
+            return False
+        return session.phase is not Phase.TORN_DOWN
 
     async def close(self) -> None:
         """Take no more sessions, and stop those that run: they end as failed, by reason of platform_restart."""
@@ -278,7 +311,15 @@ class Orchestrator:
         key = (session.id, session.phase)
         if (held := self._replays.get(key)) is not None:
             return held
-        return self._replays.setdefault(key, told(session, await self._trail(session)))
+        journalled = await self._journalled(session)
+        return self._replays.setdefault(key, told(session, await self._trail(session), journalled))
+
+    async def _journalled(self, session: Session) -> Sequence[Chunk]:
+        try:
+            return await everything(self._ports.journals.journal(session.org_id, session.id))
+        except Unavailable as error:
+            _log.error("session %s: its journal cannot be read: %r", session.id, error, exc_info=error)
+            return ()
 
     async def _trail(self, session: Session) -> tuple[AuditEvent, ...]:
         events: tuple[AuditEvent, ...] = ()

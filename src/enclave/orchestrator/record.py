@@ -12,9 +12,9 @@ from enclave.contracts.audit import AuditEvent
 from enclave.contracts.errors import InternalError, Unavailable
 from enclave.contracts.sessions import Session
 from enclave.core.session import UNSETTLED, Change, Outcome, advance, noted
-from enclave.orchestrator.stream import Stream
+from enclave.orchestrator.stream import LiveStream
 from enclave.source.base import SourceFetcher
-from enclave.store.base import FileStore, Store
+from enclave.store.base import FileStore, Journals, Store
 
 PLATFORM: Final = "platform"
 """The actor of what no caller asked for."""
@@ -30,6 +30,7 @@ class Ports:
     backend: Backend
     clock: Callable[[], datetime]
     files: FileStore
+    journals: Journals
     sources: SourceFetcher | None = None
 
 
@@ -43,7 +44,7 @@ class Record:
     def __init__(self, ports: Ports, change: Change, refused: Callable[[], None]) -> None:
         self.session = change.session
         self.shown: Session | None = None
-        self.stream = Stream()
+        self.stream = LiveStream(ports.journals.journal(change.session.org_id, change.session.id))
         self.settled = False
         self._ports = ports
         self._refused = refused

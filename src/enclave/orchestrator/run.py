@@ -27,10 +27,11 @@ from enclave.core.files import listed
 from enclave.core.session import Outcome, Program, Started, TornDown, created
 from enclave.orchestrator.attempt import event
 from enclave.orchestrator.clone import Clone
-from enclave.orchestrator.ending import Loss, Printed, cut_short, finished, lost
+from enclave.orchestrator.ending import Loss, cut_short, finished, lost
 from enclave.orchestrator.record import PLATFORM, Ports, Record
-from enclave.orchestrator.stream import Channel
+from enclave.orchestrator.transcript import Live
 from enclave.source.base import FetchFailed
+from enclave.store.base import Channel
 
 _log = logging.getLogger(__name__)
 
@@ -95,17 +96,17 @@ class Run:
             await self._clone.make(self.record.note)
             workload = await self._launch()
         except FetchFailed as error:
-            return self._cut(Loss("clone_failed", f"the source could not be fetched: {error.detail}"))
+            return await self._cut(Loss("clone_failed", f"the source could not be fetched: {error.detail}"))
         except Unavailable as error:
-            return self._cut(Loss("launch_failed", error.detail))
+            return await self._cut(Loss("launch_failed", error.detail))
         if workload is None:
-            return self._cut(_SHUT_DOWN)
+            return await self._cut(_SHUT_DOWN)
         self.record.advance(Started(self._ports.backend.name))
         try:
             end = await self._collect(workload)
-            return self._ended(end, await self._keep(end))
+            return await self._ended(end, await self._keep(end))
         except SandboxLost as error:
-            return self._cut(Loss("sandbox_lost", str(error) or "the sandbox vanished"))
+            return await self._cut(Loss("sandbox_lost", str(error) or "the sandbox vanished"))
 
     async def _launch(self) -> Workload | None:
         # Nobody here holds a program, with all its files and grants, for as long as it runs.
@@ -142,28 +143,28 @@ class Run:
         if decoder is None:
             decoder = self._decoders[channel] = codecs.getincrementaldecoder("utf-8")("replace")
         if text := decoder.decode(data, final):
-            self.record.stream.write(channel, text, self._ports.clock())
+            self._transcript.write(channel, text, self._ports.clock())
 
-    def _ended(self, end: Exit, left: Collected) -> Outcome:
+    async def _ended(self, end: Exit, left: Collected) -> Outcome:
         if _is_its_own(end):
-            return finished(end, self._printed(), left)
-        return self._cut(Loss("sandbox_lost", "the sandbox was stopped from outside"), end)
+            return finished(end, await self._transcript.finish(), left)
+        return await self._cut(Loss("sandbox_lost", "the sandbox was stopped from outside"), end)
 
-    def _cut(self, loss: Loss, end: Exit | None = None) -> Outcome:
+    async def _cut(self, loss: Loss, end: Exit | None = None) -> Outcome:
         left = end or Exit(code=None)
         if self._stop is None:
-            return self._lost(loss, left)
+            return await self._lost(loss, left)
         if self._stop.actor is None:
-            return self._lost(self._stop.loss, left)
-        return TornDown(cut_short(left, self._printed()))
+            return await self._lost(self._stop.loss, left)
+        return TornDown(cut_short(left, await self._transcript.finish()))
 
-    def _lost(self, loss: Loss, end: Exit) -> Outcome:
-        result = cut_short(end, self._printed(), loss.detail)
+    async def _lost(self, loss: Loss, end: Exit) -> Outcome:
+        result = cut_short(end, await self._transcript.finish(), loss.detail)
         return lost(self.record.session, loss, self._ports.clock(), result)
 
-    def _printed(self) -> Printed:
-        stream = self.record.stream
-        return Printed(stream.printed("stdout"), stream.printed("stderr"))
+    @property
+    def _transcript(self) -> Live:
+        return self.record.stream.transcript
 
     def _refused(self) -> None:
         self._stop = self._stop or Stop(loss=_UNRECORDED)
@@ -175,7 +176,7 @@ class Run:
         try:
             await self.record.written()
             if self.record.roll_back():
-                await self._conclude(self._cut(_BUG))
+                await self._conclude(await self._cut(_BUG))
         except Exception as error:  # noqa: BLE001  there is nothing more to be tried
             _log.error("session %s cannot be settled: %r", self.record.session.id, error, exc_info=error)
         if not self.record.settled:
@@ -190,13 +191,15 @@ class Run:
             _log.error("session %s: it is not all torn down: %r", self.record.session.id, error, exc_info=error)
 
     async def _discard(self) -> None:
-        """Remove files that no result tells of, because it could not be written."""
+        """Remove what nothing tells of, because it could not be written: files, and the journal of no session."""
         shown = self.record.shown
-        if self._kept and (shown is None or shown.result is None or not shown.result.files):
-            try:
+        try:
+            if self._kept and (shown is None or shown.result is None or not shown.result.files):
                 await self._ports.files.remove(self.record.session.id)
-            except OSError as error:
-                _log.error("session %s: its files are not removed: %r", self.record.session.id, error)
+            if shown is None:
+                await self._ports.journals.remove(self.record.session.id)
+        except (OSError, Unavailable) as error:
+            _log.error("session %s: not all it left is removed: %r", self.record.session.id, error)
 
 
 def _is_its_own(end: Exit) -> bool:
