@@ -25,10 +25,12 @@ from enclave.contracts.errors import (
 )
 from enclave.contracts.files import SessionFile
 from enclave.contracts.identity import Principal
+from enclave.contracts.logs import LogEntry
 from enclave.contracts.operations import (
     CREATE_SESSION,
     GET_AUDIT,
     GET_FILE,
+    GET_LOGS,
     GET_ORG_AUDIT,
     GET_RESULT,
     GET_SESSION,
@@ -40,7 +42,7 @@ from enclave.contracts.policy import Guarantee
 from enclave.contracts.sessions import CreateSessionRequest, Phase, Session, SessionResult
 from enclave.contracts.wire import Page
 from enclave.core.access import authorize
-from enclave.core.cursor import check_limit, cut, event_cursor, seq_of, session_cursor, session_of
+from enclave.core.cursor import check_limit, cut, event_cursor, log_of, refuse, seq_of, session_cursor, session_of
 from enclave.core.files import check_files, contents
 from enclave.core.policy import Ceiling, check_egress, check_template, require, required, resolve
 from enclave.core.remote import Remote
@@ -48,10 +50,11 @@ from enclave.core.session import UNSETTLED, Program, TornDown, advance
 from enclave.orchestrator.bindings import ServiceBindings
 from enclave.orchestrator.ending import Loss, Printed, cut_short, lost
 from enclave.orchestrator.identifier import session_ids
+from enclave.orchestrator.log import Pages
 from enclave.orchestrator.record import PLATFORM, Ports, Record
 from enclave.orchestrator.run import Run, Stop
 from enclave.orchestrator.stream import Follower, Stream, parse_place, told
-from enclave.orchestrator.transcript import everything, joined
+from enclave.orchestrator.transcript import Transcript, everything, joined, kept
 from enclave.store.base import Chunk, Content, Filter, Kept
 
 __all__ = ["Bounds", "Content", "Filter", "Orchestrator", "Ports", "ServiceBindings"]
@@ -158,9 +161,22 @@ class Orchestrator:
         place = parse_place(cursor)
         if (run := self._runs.get(session_id)) is not None:
             return Follower(run.record.stream, place)
-        if session.phase in UNSETTLED:
-            raise Unavailable("the end of this session could not be recorded")
+        _check_settled(session)
         return Follower(await self._replay(session), place)
+
+    async def logs(
+        self, principal: Principal, session_id: str, *, after: str | None = None, limit: int = 50
+    ) -> Page[LogEntry]:
+        """What the session's program printed, behind a page's cursor: as much as is written, while it runs."""
+        authorize(principal, GET_LOGS)
+        check_limit(limit)
+        stdout, stderr = log_of(after)
+        session = await self._find(principal, session_id)
+        transcript = await self._transcript(session)
+        lost = session.result is not None and session.result.error is not None
+        if not lost and (stdout > transcript.totals["stdout"] or stderr > transcript.totals["stderr"]):
+            refuse("after")
+        return await Pages(transcript, stdout, stderr).first(limit)
 
     async def file(self, principal: Principal, session_id: str, path: str) -> tuple[SessionFile, Content]:
         """A file that the session's program left. Raises Conflict while it runs, and NoSuchFile."""
@@ -193,18 +209,18 @@ class Orchestrator:
         unsettled = await self._ports.store.unsettled()
         for start in range(0, len(unsettled), _RECOVERED_AT_ONCE):
             await asyncio.gather(*map(self._settle, unsettled[start : start + _RECOVERED_AT_ONCE]))
-        for kept in await self._ports.files.kept():
-            if not await self._tells_of_files(kept):
-                await self._ports.files.remove(kept.session_id)
+        for one in await self._ports.files.kept():
+            if not await self._tells_of_files(one):
+                await self._ports.files.remove(one.session_id)
 
     async def tick(self) -> None:
         """Remove files and journals that were kept for long enough, or are nobody's. Call it now and then."""
         before = self._ports.clock() - self._bounds.file_retention
-        for kept in await self._ports.files.kept(before):
-            await self._ports.files.remove(kept.session_id)
-        for kept in await self._ports.journals.kept(before):
-            if kept.session_id not in self._runs:
-                await self._ports.journals.remove(kept.session_id)
+        for one in await self._ports.files.kept(before):
+            await self._ports.files.remove(one.session_id)
+        for one in await self._ports.journals.kept(before):
+            if one.session_id not in self._runs:
+                await self._ports.journals.remove(one.session_id)
         if not self._swept:
             self._swept = True
             await self._sweep()
@@ -217,13 +233,13 @@ class Orchestrator:
 
     async def _sweep(self) -> None:
         """Remove journals that an earlier process left of sessions that were torn down, or never came to be."""
-        for kept in await self._ports.journals.kept():
-            if kept.session_id not in self._runs and not await self._is_whole(kept):
-                await self._ports.journals.remove(kept.session_id)
+        for one in await self._ports.journals.kept():
+            if one.session_id not in self._runs and not await self._is_whole(one):
+                await self._ports.journals.remove(one.session_id)
 
-    async def _is_whole(self, kept: Kept) -> bool:
+    async def _is_whole(self, one: Kept) -> bool:
         try:
-            session = await self._ports.store.get(kept.org_id, kept.session_id)
+            session = await self._ports.store.get(one.org_id, one.session_id)
         except NotFound:
             return False
         return session.phase is not Phase.TORN_DOWN
@@ -306,6 +322,17 @@ class Orchestrator:
             return await self._ports.store.get(principal.org_id, session.id)
         return change.session
 
+    async def _transcript(self, session: Session) -> Transcript:
+        run = self._runs.get(session.id)
+        if run is None:
+            _check_settled(session)
+            return kept(session, await self._journalled(session))
+        stream = run.record.stream
+        if stream.error is not None:
+            raise stream.error
+        await stream.transcript.flush()
+        return stream.transcript
+
     async def _replay(self, session: Session) -> Stream:
         # Many may follow one session that is over; its output is held once for all of them, and while they do.
         key = (session.id, session.phase)
@@ -334,6 +361,11 @@ class Orchestrator:
 def _check_id(session_id: str) -> None:
     if not _ID.match(session_id):
         raise NotFound
+
+
+def _check_settled(session: Session) -> None:
+    if session.phase in UNSETTLED:
+        raise Unavailable("the end of this session could not be recorded")
 
 
 def _check_implemented(request: CreateSessionRequest) -> None:

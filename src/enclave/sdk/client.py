@@ -10,6 +10,7 @@ from enclave.contracts.audit import AuditEvent
 from enclave.contracts.files import SessionFile
 from enclave.contracts.frames import StreamFrame
 from enclave.contracts.identity import WhoAmI
+from enclave.contracts.logs import LogEntry
 from enclave.contracts.sessions import CreateSessionRequest, Health, Phase, Session, SessionResult
 from enclave.contracts.wire import Page
 from enclave.sdk.bindings import AsyncBindings, Bindings
@@ -104,6 +105,10 @@ class Enclave:
         """The session's whole audit trail, oldest first."""
         return self._driver.run(self._api.audit(session_id))
 
+    def logs(self, session_id: str, after: str | None = None) -> Page[LogEntry]:
+        """What the program printed, behind a `next_cursor`; that is None when there is nothing to come any more."""
+        return self._driver.run(self._api.logs(session_id, after))
+
     def stream(self, session_id: str, after: str | None = None) -> "FrameStream":
         """Everything that happens in the session, live, from its start or from after a `cursor` of such a stream."""
         return FrameStream(self._driver, self._api.follow(session_id, after), after)
@@ -155,6 +160,10 @@ class SessionHandle:
         """The session as it is now."""
         self.session = self._driver.run(self._api.get(self.id))
         return self.session
+
+    def logs(self, after: str | None = None) -> Page[LogEntry]:
+        """What the program printed, behind a `next_cursor`; that is None when there is nothing to come any more."""
+        return self._driver.run(self._api.logs(self.id, after))
 
     def stream(self) -> "FrameStream":
         """Everything that happens in the session, live and from its start."""
@@ -287,6 +296,10 @@ class AsyncEnclave:
         """The session's whole audit trail, oldest first."""
         return await self._driver.run(self._api.audit(session_id))
 
+    async def logs(self, session_id: str, after: str | None = None) -> Page[LogEntry]:
+        """What the program printed, behind a `next_cursor`; that is None when there is nothing to come any more."""
+        return await self._driver.run(self._api.logs(session_id, after))
+
     def stream(self, session_id: str, after: str | None = None) -> "AsyncFrameStream":
         """Everything that happens in the session, live, from its start or from after a `cursor` of such a stream."""
         return AsyncFrameStream(self._driver, self._api.follow(session_id, after), after)
@@ -342,6 +355,10 @@ class AsyncSessionHandle:
         """The session as it is now."""
         self.session = await self._driver.run(self._api.get(self.id))
         return self.session
+
+    async def logs(self, after: str | None = None) -> Page[LogEntry]:
+        """What the program printed, behind a `next_cursor`; that is None when there is nothing to come any more."""
+        return await self._driver.run(self._api.logs(self.id, after))
 
     def stream(self) -> "AsyncFrameStream":
         """Everything that happens in the session, live and from its start."""
