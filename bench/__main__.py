@@ -47,6 +47,21 @@ def endure(credential: Credential, _: Path, asked: argparse.Namespace) -> Iterat
     yield from endurance.soak(caller, asked.sessions)
 
 
+def outlast(credential: Credential, _: Path, asked: argparse.Namespace) -> Iterator[Figure]:
+    """What it takes to keep what sessions print, and to tell it to many."""
+    caller = Caller(credential)
+    _warm_up(caller)
+    yield from endurance.journal(caller, max(1, int(20 * asked.scale)))
+    caller.close()
+    yield from endurance.followed(credential, asked.followers)
+
+
+def recover(asked: argparse.Namespace) -> Iterator[Figure]:
+    """What becomes of sessions whose server is killed."""
+    with tempfile.TemporaryDirectory() as place:
+        yield from said(endurance.lost(Path(place) / "home", asked.live))
+
+
 def _warm_up(caller: Caller) -> None:
     for _ in range(20):
         caller.run(PYTHON)
@@ -78,6 +93,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--sessions", type=int, default=2000, help="of the soak; 10000 takes minutes")
     parser.add_argument("--live", type=int, default=500, help="sessions alive at once")
+    parser.add_argument("--followers", type=int, default=1000, help="idle subscribers of one session")
     parser.add_argument("--scale", type=float, default=1.0, help="of the rounds of everything else")
     return parser.parse_args()
 
@@ -86,6 +102,8 @@ def main() -> None:
     asked = arguments()
     _say(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}, Python {sys.version.split()[0]}")
     figures = [*run(asked, measure, max_concurrency=max(256, asked.live + 16))]
+    figures += recover(asked)
+    figures += run(asked, outlast)
     figures += run(asked, endure, pool=tree.WARM)
     figures += said(egress.measure(asked.scale))
     show(figures)

@@ -72,7 +72,6 @@ def victims(of: Family, kind: str, chance: random.Random) -> Sequence[Process]:
 
 def test_whatever_is_killed_nothing_is_lost_and_nothing_is_left(tmp_path: Path) -> None:
     chance, home = random.Random(SEED), tmp_path / "home"
-    machines = mounts()
     kinds = (*KINDS, "node") if machine.node() is not None else KINDS
     held, checks = Held(home), 0
     deaths = [chance.choice(VICTIMS) for _ in range(KILLS)]
@@ -96,7 +95,7 @@ def test_whatever_is_killed_nothing_is_lost_and_nothing_is_left(tmp_path: Path) 
             held.take(load.stop())
         vanish(functools.partial(living, gone))
         held.gone.append(gone)
-        assert mounts() == machines
+        assert mounts(home) == []
     with served(home) as server:
         held.examine(server)
     print(f"{KILLS} kills, {checks} restarts, {held.counted} sessions, {held.resumed} streams and logs resumed")
@@ -146,8 +145,8 @@ class Held:
                     self._stream(enclave, followed)
                 for read in told.read:
                     self._log(enclave, read)
-            assert [one.id for one in enclave.list(phase="running")] == []
-            assert [one.id for one in enclave.list(phase="pending")] == []
+            assert [one.id for one in enclave.list(phase=Phase.RUNNING)] == []
+            assert [one.id for one in enclave.list(phase=Phase.PENDING)] == []
         self._told.clear()
         vanish(lambda: [str(path) for gone in self.gone for path in cgroups(gone.server.pid)])
         vanish(lambda: self._strays(chain))
