@@ -119,10 +119,17 @@ def _state(pid: int) -> str:
         return ""
 
 
-def cgroups(server: int) -> list[Path]:
+def cgroups(server: int) -> list[str]:
+    """The cgroups of a server's launchers."""
     mounts = machine.cgroup_mounts()
     roots = {*mounts.v1.values(), *([mounts.v2] if mounts.v2 else [])}
-    return [path for root in roots for path in Path(root).glob(f"**/enclave/{server}-*")]
+    found: list[str] = []
+    for root in roots:
+        for path, names, _ in os.walk(root):  # unlike a glob it does not mind what goes as it looks
+            if os.path.basename(path) == "enclave":
+                found += [f"{path}/{name}" for name in names if name.startswith(f"{server}-")]
+                names.clear()
+    return found
 
 
 def mounts(home: Path) -> list[str]:

@@ -148,7 +148,7 @@ class Held:
             assert [one.id for one in enclave.list(phase=Phase.RUNNING)] == []
             assert [one.id for one in enclave.list(phase=Phase.PENDING)] == []
         self._told.clear()
-        vanish(lambda: [str(path) for gone in self.gone for path in cgroups(gone.server.pid)])
+        vanish(lambda: [path for gone in self.gone for path in cgroups(gone.server.pid)])
         vanish(lambda: self._strays(chain))
         self.gone.clear()
 

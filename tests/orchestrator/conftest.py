@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from enclave.backends.base import Backend
 from enclave.contracts.identity import Principal, Role
 from enclave.core.access import ROLES
-from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, ServiceBindings
+from enclave.orchestrator.orchestrator import DEFAULT_RETENTION, Bounds, Orchestrator, Ports, ServiceBindings
 from enclave.store.files import DirectoryFiles
 from enclave.store.journal import DirectoryJournals
 from enclave.store.sqlite import SqliteStore
@@ -34,9 +34,10 @@ class Stage:
     ports: Ports
     kept: Path
 
-    def another(self, max_concurrency: int = 100) -> Orchestrator:
+    def another(self, max_concurrency: int = 100, file_retention: timedelta = DEFAULT_RETENTION) -> Orchestrator:
         """A second orchestrator on the same store and backend, as after a restart."""
-        return orchestrator_of(self.store, replace(self.ports, files=DirectoryFiles.open(self.kept)), max_concurrency)
+        ports = replace(self.ports, files=DirectoryFiles.open(self.kept))
+        return orchestrator_of(self.store, ports, max_concurrency, file_retention)
 
 
 def ports_of(store: SqliteStore, backend: Backend, kept: Path) -> Ports:
@@ -44,9 +45,11 @@ def ports_of(store: SqliteStore, backend: Backend, kept: Path) -> Ports:
     return Ports(store, backend, lambda: datetime.now(UTC), DirectoryFiles.open(kept), journals)
 
 
-def orchestrator_of(store: SqliteStore, ports: Ports, max_concurrency: int = 100) -> Orchestrator:
+def orchestrator_of(
+    store: SqliteStore, ports: Ports, max_concurrency: int = 100, file_retention: timedelta = DEFAULT_RETENTION
+) -> Orchestrator:
     bindings = ServiceBindings(store.bindings(bytes(32)), ports.clock)
-    return Orchestrator(ports, bindings, Bounds(max_concurrency=max_concurrency))
+    return Orchestrator(ports, bindings, Bounds(max_concurrency=max_concurrency, file_retention=file_retention))
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 """A session's output page by page, while it runs, when it is over, and after a crash."""
 
+from datetime import timedelta
+
 import pytest
 
 from enclave.backends.base import Exit
 from enclave.contracts.errors import InvalidRequest, NotFound
-from enclave.contracts.frames import StderrFrame, StdoutFrame
+from enclave.contracts.frames import PhaseFrame, StderrFrame, StdoutFrame
 from enclave.contracts.logs import LogEntry
 from enclave.contracts.sessions import Phase
 from enclave.core.cursor import log_cursor
@@ -33,6 +35,11 @@ def interleaves(puppet: Puppet) -> None:
     for number in range(5):
         puppet.print(b"%d" % number, "stdout" if number % 2 else "stderr")
     puppet.end()
+
+
+async def written(stage: Stage) -> None:
+    """Wait until what was to be written is: nobody else waits for it, and what is asked for later is done later."""
+    await stage.ports.journals.remove("ses_" + "0" * 26)
 
 
 async def shown(stage: Stage, session_id: str, text: str) -> None:
@@ -79,7 +86,7 @@ async def test_a_page_is_bounded_by_entries_and_by_characters(stage: Stage) -> N
 async def test_the_order_of_the_channels_outlives_the_session(stage: Stage) -> None:
     stage.backend.play = interleaves
     session = await stage.orchestrator.create(ME, PROGRAM, wait_seconds=9)
-    await stage.ports.journals.kept()
+    await written(stage)
 
     later = await all_of(stage.another(), session.id)
 
@@ -166,6 +173,24 @@ async def test_a_tick_removes_journals_of_no_session_but_none_that_is_written(st
     await stage.orchestrator.tick()
 
     assert [kept.session_id for kept in await stage.ports.journals.kept()] == [session.id]
+
+
+async def test_journals_are_kept_for_as_long_as_files_but_while_a_session_runs(stage: Stage) -> None:
+    impatient = stage.another(file_retention=timedelta(0))
+    session = await impatient.create(ME, PROGRAM)
+    async for _, frame in await impatient.follow(ME, session.id):
+        if isinstance(frame, StdoutFrame):
+            break
+        if isinstance(frame, PhaseFrame) and frame.phase is Phase.RUNNING:
+            stage.backend.all[-1].print(b"one")
+
+    await impatient.tick()
+    assert [kept.session_id for kept in await stage.ports.journals.kept()] == [session.id]
+    stage.backend.all[-1].end()
+    await impatient._runs[session.id].task
+    await impatient.tick()
+    assert list(await stage.ports.journals.kept()) == []
+    assert [one.text for one in await all_of(impatient, session.id)] == ["one"]
 
 
 async def test_another_orgs_output_is_not_there(stage: Stage) -> None:
