@@ -84,7 +84,7 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         stack.push_async_callback(backend.close)
         await backend.start()
         orchestrator = _orchestrator(settings, store, backend, (journals, sources))
-        stack.push_async_callback(orchestrator.close)
+        stack.push_async_callback(_wind_down, orchestrator, backend)
         await orchestrator.recover()
         credential = bootstrap(settings.home, base_url(settings), identity.authority)
         ticking = [
@@ -159,6 +159,13 @@ def _orchestrator(
     bindings = ServiceBindings(store.bindings(_secret_key(settings)), _now, settings.egress_private)
     retention = timedelta(seconds=settings.file_retention)
     return Orchestrator(ports, bindings, Bounds(max_concurrency=settings.max_concurrency, file_retention=retention))
+
+
+async def _wind_down(orchestrator: Orchestrator, backend: Backend) -> None:
+    await orchestrator.close()
+    await backend.close()
+    # What did not let itself be stopped has lost its sandbox now, and is recorded while there is a store.
+    await orchestrator.close()
 
 
 Work = Callable[[], Awaitable[None]]

@@ -67,6 +67,9 @@ _TRAIL_PART: Final = 1000
 _RECOVERED_AT_ONCE: Final = 32
 """How many sessions are settled in one go: their output is in memory meanwhile."""
 
+DRAIN_SECONDS: Final = 3.0
+"""How long the sessions that run may take to be stopped."""
+
 DEFAULT_RETENTION: Final = timedelta(days=1)
 """How long files of a session are kept that is not torn down."""
 
@@ -245,10 +248,14 @@ class Orchestrator:
         return session.phase is not Phase.TORN_DOWN
 
     async def close(self) -> None:
-        """Take no more sessions, and stop those that run: they end as failed, by reason of platform_restart."""
+        """Take no more sessions, and stop those that run: they end as failed, by reason of platform_restart.
+
+        It waits for `DRAIN_SECONDS`. What still runs then ends with its backend, and may be waited for again.
+        """
         self._closed = True
-        runs = tuple(self._runs.values())
-        await asyncio.gather(*(run.stop(Stop()) for run in runs), return_exceptions=True)
+        if runs := tuple(self._runs.values()):
+            stopped = asyncio.gather(*(run.stop(Stop()) for run in runs), return_exceptions=True)
+            await asyncio.wait((stopped,), timeout=DRAIN_SECONDS)
 
     async def _tells_of_files(self, kept: Kept) -> bool:
         try:
