@@ -58,6 +58,7 @@ def outlast(credential: Credential, _: Path, asked: argparse.Namespace) -> Itera
 
 def recover(asked: argparse.Namespace) -> Iterator[Figure]:
     """What becomes of sessions whose server is killed."""
+    os.environ["ENCLAVE_MAX_CONCURRENCY"] = str(max(256, asked.live + 16))
     with tempfile.TemporaryDirectory() as place:
         yield from said(endurance.lost(Path(place) / "home", asked.live))
 

@@ -112,11 +112,14 @@ def remove_instances(*, named: Collection[str] = ()) -> bool:
     False if some stay yet, because the kernel is still ending what is in them.
     """
 
-    def kept(instance: str) -> bool:
-        owner, born = (*instance.split("-"), "")[:2]
-        return instance not in named and born != "" and _born(owner) == born
+    return cgroup.remove_instances(cgroup_mounts(), unless=lambda one: one not in named and has_owner(one))
 
-    return cgroup.remove_instances(cgroup_mounts(), unless=kept)
+
+def has_owner(instance: str) -> bool:
+    """Whether the process that an instance's name tells of is alive."""
+    owner, *rest = instance.split("-")
+    # A name of two parts is an older Enclave's, which may run beside this one, and tells the number alone.
+    return _born(owner) != "" and (len(rest) < 2 or _born(owner) == rest[0])
 
 
 async def sweep(named: Collection[str] = ()) -> None:
