@@ -56,7 +56,7 @@ class Memory:
     def __init__(self) -> None:
         self.chunks: list[Chunk] = []
 
-    async def append(self, chunks: Sequence[Chunk]) -> int:
+    async def append(self, chunks: Sequence[Chunk], *, sync: bool = True) -> int:
         self.chunks += chunks
         return len(self.chunks)
 
@@ -196,7 +196,7 @@ async def test_what_cannot_be_written_is_held_and_told_with_the_end() -> None:
     """A disk that is full loses nothing of a session that ends."""
 
     class Full(Memory):
-        async def append(self, chunks: Sequence[Chunk]) -> int:
+        async def append(self, chunks: Sequence[Chunk], *, sync: bool = True) -> int:
             raise Unavailable("the disk is full")
 
     stream = LiveStream(Full())

@@ -80,6 +80,7 @@ class Live:
         self._latest: tuple[int, Sequence[Chunk]] = (0, ())
         self._wanted = False
         self._failed = False
+        self._ending = False
         self._timer: asyncio.TimerHandle | None = None
         self._ts: datetime | None = None
         self._all: Printed | None = None
@@ -113,6 +114,7 @@ class Live:
 
     async def finish(self) -> Printed:
         """All that was printed, now that nothing more comes."""
+        self._ending = True
         if self._all is None:
             if self._stop or self._written is not None:
                 await self.flush()
@@ -193,7 +195,7 @@ class Live:
         self._cancel_timer()
         if self._written is None and self._held:
             self._leaving, self._held, self._weight = self._held, [], 0
-            self._written = asyncio.ensure_future(self._journal.append(self._leaving))
+            self._written = asyncio.ensure_future(self._journal.append(self._leaving, sync=not self._ending))
             self._written.add_done_callback(self._land)
 
     def _land(self, written: asyncio.Future[int]) -> None:

@@ -185,11 +185,11 @@ class Chunk(NamedTuple):
 class Journal(Protocol):
     """What one session prints, in the order in which it came. It costs nothing until there is something in it."""
 
-    def append(self, chunks: Sequence[Chunk]) -> Awaitable[int]:
+    def append(self, chunks: Sequence[Chunk], *, sync: bool = True) -> Awaitable[int]:
         """Add chunks; the answer, the place behind them, comes when they would outlive this process.
 
-        Each channel's go on where its last one ended. The write is queued when `append` is called. Raises Unavailable;
-        none of them is there then, and they may be added again.
+        Soon after they would outlive a power cut too, unless that is not needed (`sync`). The write is queued when
+        `append` is called. Raises Unavailable; none of them is there then, and they may be added again.
         """
         ...
 

@@ -66,9 +66,16 @@ class DirectoryJournals:
         await asyncio.to_thread(self._syncer.close)
         self._readers.shutdown()
 
-    def writing(self, session_id: str, size: int, data: bytes) -> asyncio.Future[int]:
+    def writing(self, session_id: str, size: int, data: bytes, *, sync: bool) -> asyncio.Future[int]:
         """Have bytes written behind the first `size` of a session's file; answers the new size."""
-        return self._writer.put(lambda: self._write(session_id, size, data))
+
+        def write() -> int:
+            self._write(self._place / session_id, size, data)
+            if sync:
+                self._syncer.dirty(session_id, new=not size)
+            return size + len(data)
+
+        return self._writer.put(write)
 
     async def reading(self, read: Callable[[], T]) -> T:
         """What is read, off the event loop. Raises Unavailable."""
@@ -83,9 +90,9 @@ class DirectoryJournals:
         with (self._place / session_id).open("rb", buffering=0) as file:
             return os.pread(file.fileno(), most, place)
 
-    def _write(self, session_id: str, size: int, data: bytes) -> int:
-        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if size else os.O_CREAT)
-        fd = os.open(self._place / session_id, flags, 0o600)
+    @staticmethod
+    def _write(path: Path, size: int, data: bytes) -> None:
+        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if size else os.O_CREAT), 0o600)
         try:
             # Over what a write that failed may have left there.
             written = 0
@@ -93,8 +100,6 @@ class DirectoryJournals:
                 written += os.pwrite(fd, data[written:], size + written)
         finally:
             os.close(fd)
-        self._syncer.dirty(session_id, new=not size)
-        return size + len(data)
 
     def _kept(self, before: datetime | None) -> Iterator[Kept]:
         with os.scandir(self._place) as entries:
@@ -114,11 +119,12 @@ class FileJournal:
         self._session_id = session_id
         self._size: int | None = None
 
-    def append(self, chunks: Sequence[Chunk]) -> Awaitable[int]:
+    def append(self, chunks: Sequence[Chunk], *, sync: bool = True) -> Awaitable[int]:
         """Add chunks behind those that were added through this object. Raises Unavailable when awaited."""
         size = self._size or 0
         data = record.encode(chunks)
-        written = self._journals.writing(self._session_id, size, data if size else record.opening(self._org_id) + data)
+        whole = data if size else record.opening(self._org_id) + data
+        written = self._journals.writing(self._session_id, size, whole, sync=sync)
         written.add_done_callback(self._grown)
         return written
 
