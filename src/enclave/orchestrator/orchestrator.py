@@ -76,7 +76,7 @@ DEFAULT_RETENTION: Final = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What the operator bounds: each session, how many run at once, and how long files are kept."""
+    """What the operator bounds: each session, how many run at once, and how long files and journals are kept."""
 
     max_concurrency: int
     ceiling: Ceiling = field(default_factory=Ceiling)
@@ -225,8 +225,8 @@ class Orchestrator:
             if one.session_id not in self._runs:
                 await self._ports.journals.remove(one.session_id)
         if not self._swept:
-            self._swept = True
             await self._sweep()
+            self._swept = True
 
     async def _settle(self, session: Session) -> None:
         at = self._ports.clock()
