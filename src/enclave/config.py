@@ -26,8 +26,8 @@ class Settings:
     `egress_private` are the private and loopback networks that allowed names, the upstreams of service bindings and the
     servers of sources may be in, `egress_deny` rules that deny whatever a session allows, `egress_ca` a PEM file of
     certificates that upstreams are trusted by beside the system's. `file_retention` is how many seconds the files that
-    a session left, and the journal of its output, are kept, unless it is torn down before. `checkpoints` is the file or the URL that signed checkpoints
-    of the audit trail go to, every `checkpoint_seconds` and when the server ends.
+    a session left, and the journal of its output, are kept, unless it is torn down before. `checkpoints` is the file or
+    the URL that signed checkpoints of the audit trail go to, every `checkpoint_seconds` and when the server ends.
     """
 
     home: Path
