@@ -1,5 +1,6 @@
 """A session's output page by page, while it runs, when it is over, and after a crash."""
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -39,6 +40,8 @@ def interleaves(puppet: Puppet) -> None:
 
 async def written(stage: Stage) -> None:
     """Wait until what was to be written is: nobody else waits for it, and what is asked for later is done later."""
+    for run in tuple(stage.orchestrator._runs.values()):
+        await asyncio.wait((run.task,))
     await stage.ports.journals.remove("ses_" + "0" * 26)
 
 
@@ -96,6 +99,7 @@ async def test_the_order_of_the_channels_outlives_the_session(stage: Stage) -> N
 async def test_without_its_journal_a_session_still_tells_all(stage: Stage) -> None:
     stage.backend.play = interleaves
     session = await stage.orchestrator.create(ME, PROGRAM, wait_seconds=9)
+    await written(stage)
     await stage.ports.journals.remove(session.id)
 
     entries = await all_of(stage.another(), session.id, limit=1)
@@ -106,6 +110,7 @@ async def test_without_its_journal_a_session_still_tells_all(stage: Stage) -> No
 async def test_a_journal_that_the_result_does_not_bear_out_is_not_told(stage: Stage) -> None:
     stage.backend.play = interleaves
     session = await stage.orchestrator.create(ME, PROGRAM, wait_seconds=9)
+    await written(stage)
     await stage.ports.journals.remove(session.id)
     forged = (await stage.orchestrator.logs(ME, session.id)).items[0]
     await stage.ports.journals.journal("org_a", session.id).append([Chunk("stdout", 0, "forged", forged.ts)])

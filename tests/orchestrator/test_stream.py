@@ -99,6 +99,7 @@ async def played(
                 if next(flushes):
                     await live.transcript.flush()
     printed = await live.transcript.finish()
+    live.transcript.keep_order()
     await live.transcript.flush()
     left = SessionResult(exit_code=None, stdout=printed.stdout, stderr=printed.stderr)
     for name in ending.split(", then "):

@@ -84,6 +84,7 @@ class Run:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         await self._reclaim()
+        self._transcript.keep_order()
         await self._discard()
 
     async def _conclude(self, outcome: Outcome) -> None:

@@ -121,10 +121,13 @@ class Live:
                 self._all = await self._read_back()
             else:
                 self._all = joined(self._held)
-                if self._all.stdout and self._all.stderr:
-                    self._flush()  # for their order; nobody needs to wait for it
             self._cancel_timer()
         return self._all
+
+    def keep_order(self) -> None:
+        """Have the order of the two channels kept, if there are two: no result tells it. Nobody waits for it."""
+        if all(self.totals.values()):
+            self._flush()
 
     def release(self) -> None:
         """The session's end is durable, and all that it printed with it."""
