@@ -35,9 +35,9 @@ class Settings:
     `egress_private` are the private and loopback networks that allowed names, the upstreams of service bindings, the
     servers of sources and the receivers of webhooks may be in, `egress_deny` rules that deny whatever a session allows
     and webhooks as well, `egress_ca` a PEM file of certificates that upstreams and receivers are trusted by beside the
-    system's. `file_retention` is how many seconds what a session
-    left in files is kept, unless it is torn down before. `checkpoints` is the file or the URL that signed checkpoints
-    of the audit trail go to, every `checkpoint_seconds` and when the server ends. `log` is how the log is written.
+    system's. `file_retention` is how many seconds the files that a session left, and the journal of its output, are
+    kept, unless it is torn down before. `checkpoints` is the file or the URL that signed checkpoints of the audit trail
+    go to, every `checkpoint_seconds` and when the server ends. `log` is how the log is written.
     Sessions are removed `session_retention` seconds after they were created, if they are over, and entries of the audit
     trail `audit_retention` seconds after they were written; without, they are kept. A user may make `orgs_per_user`
     orgs; 0 leaves that to the operator.

@@ -19,7 +19,6 @@ from enclave.contracts.identity import Credential
 from enclave.contracts.introspection import IdentityHealth
 from enclave.contracts.operations import OF_IDENTITY
 from enclave.contracts.sessions import Health
-from enclave.core.observer import Observer
 from enclave.core.proof import Finding
 from enclave.identity.base import Accounts, Authenticator, Relay
 from enclave.identity.bootstrap import bootstrap, bootstrap_service, read_service
@@ -33,11 +32,11 @@ from enclave.orchestrator.orchestrator import Bounds, Keyring, Orchestrator, Por
 from enclave.server.app import Application, Surface
 from enclave.server.call import ELSEWHERE, Platform
 from enclave.server.internal import internal_routes
-from enclave.source.base import SourceFetcher
 from enclave.source.git import Git, GitFetcher
 from enclave.store.checkpoint import Checkpoints
 from enclave.store.examination import export, verify
 from enclave.store.files import DirectoryFiles
+from enclave.store.journal import DirectoryJournals
 from enclave.store.retention import Retention
 from enclave.store.signature import Signer
 from enclave.store.sqlite import SqliteStore
@@ -52,9 +51,11 @@ BACKENDS: Final = "enclave.backends"
 
 DATABASE: Final = "enclave.db"
 FILES: Final = "files"
+JOURNALS: Final = "journals"
 PUBLIC_KEY: Final = "audit.pub"
 
 _TICK_SECONDS: Final = 60.0
+_SETTLE_SECONDS: Final = 5.0
 
 Audited = Iterator[Finding]
 """What is found of each org."""
@@ -113,12 +114,16 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         checkpoints = _checkpoints(settings, store)
         stack.push_async_callback(_attempt, checkpoints.tick)
         sources = GitFetcher.open(settings.source_directory, settings.egress_private)
+        journals = DirectoryJournals.open(settings.home / JOURNALS)
+        stack.push_async_callback(journals.close)
         backend = _backend(settings)
         stack.push_async_callback(backend.close)
         await backend.start()
         metrics = Metrics(_gauges(backend, lambda: orchestrator.running()))
-        orchestrator = _orchestrator(settings, store, backend, sources, metrics)
-        stack.push_async_callback(orchestrator.close)
+        files = DirectoryFiles.open(settings.home / FILES)
+        ports = Ports(store, backend, _now, files, store.tenancy(), journals, sources, metrics)
+        orchestrator = _orchestrator(settings, store, ports)
+        stack.push_async_callback(_wind_down, orchestrator, backend)
         await orchestrator.recover()
         sender = stack.enter_context(sending(settings.egress_floor))
         courier = _courier(settings, store, sender, orchestrator.webhooks.stirred)
@@ -138,6 +143,7 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         )
         ticks = (callers.tick, _refusals(platform, store.note), orchestrator.tick)
         stack.callback(_repeating(_TICK_SECONDS, *ticks))
+        stack.callback(_repeating(_SETTLE_SECONDS, orchestrator.settle))
         retention = _retention(settings, checkpoints)
         stack.callback(_repeating(settings.checkpoint_seconds, checkpoints.tick, *retention))
         yield System(settings, Application(platform, observer=metrics), orchestrator, callers.credential)
@@ -271,11 +277,7 @@ def _gauges(backend: Backend, running: Callable[[], int]) -> tuple[Gauge, ...]:
     )
 
 
-def _orchestrator(
-    settings: Settings, store: SqliteStore, backend: Backend, sources: SourceFetcher | None, observer: Observer
-) -> Orchestrator:
-    files = DirectoryFiles.open(settings.home / FILES)
-    ports = Ports(store, backend, _now, files, store.tenancy(), sources, observer)
+def _orchestrator(settings: Settings, store: SqliteStore, ports: Ports) -> Orchestrator:
     key = _secret_key(settings)
     bindings = ServiceBindings(store.bindings(key), _now, settings.egress_private)
     kept = settings.session_retention
@@ -291,6 +293,13 @@ def _orchestrator(
 def _courier(settings: Settings, store: SqliteStore, sender: Sender, stirred: asyncio.Event) -> Courier:
     key = _secret_key(settings)
     return Courier(Means(store, store.outbox(key), Keyring(store.signing(key), _now), sender, _now), stirred)
+
+
+async def _wind_down(orchestrator: Orchestrator, backend: Backend) -> None:
+    await orchestrator.close()
+    await backend.close()
+    # What did not let itself be stopped has lost its sandbox now, and is recorded while there is a store.
+    await orchestrator.close()
 
 
 Work = Callable[[], Awaitable[None]]

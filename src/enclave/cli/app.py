@@ -240,15 +240,15 @@ def logs(
     session_id: Id,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the session is over.")] = False,
 ) -> None:
-    """Print what a session's program printed."""
-    from enclave.cli.execute import relay
+    """Print what a session's program printed, up to now if it still runs."""
+    from enclave.cli.execute import read, relay
     from enclave.sdk.client import Enclave
 
     with Enclave() as client:
-        if not follow and client.get(session_id).phase in (Phase.PENDING, Phase.RUNNING):
-            complain(f"error: {session_id} is not over; see what it prints with --follow")
-            raise typer.Exit(PLATFORM)
-        relay(client.stream(session_id))
+        if follow:
+            relay(client.stream(session_id))
+        else:
+            read(client, session_id)
 
 
 @app.command()

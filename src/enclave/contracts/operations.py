@@ -9,6 +9,7 @@ from enclave.contracts.frames import StreamFrame
 from enclave.contracts.identity import Scope, WhoAmI
 from enclave.contracts.introspection import IdentityHealth
 from enclave.contracts.keys import CreateKey, Key, MadeKey
+from enclave.contracts.logs import LogEntry
 from enclave.contracts.members import (
     AcceptInvitation,
     ChangeMember,
@@ -111,6 +112,12 @@ GET_AUDIT: Final = Operation(
 STREAM_SESSION: Final = Operation(
     name="stream_session", method="GET", path="/sessions/{id}/stream", scope=Scope.SESSIONS_READ, result=StreamFrame,
     streams=True, summary="Everything that happens in the session, from its start, as server-sent events.",
+)  # fmt: skip
+GET_LOGS: Final = Operation(
+    name="get_logs", method="GET", path="/sessions/{id}/logs", scope=Scope.SESSIONS_READ, result=Page[LogEntry],
+    query=("limit", "after"),
+    summary="What the program printed, in its order, while it runs and after. `nextCursor` is null once the session is "
+    "over and all was given; until then ask with it for what came since.",
 )  # fmt: skip
 GET_FILE: Final = Operation(
     name="get_file", method="GET", path="/sessions/{id}/files/{path}", scope=Scope.SESSIONS_READ, result=bytes,
@@ -312,8 +319,8 @@ OPERATOR_GET_USAGE: Final = Operation(
 )  # fmt: skip
 
 OPERATIONS: Final = (
-    HEALTH, READY, METRICS, CREATE_SESSION, LIST_SESSIONS, GET_SESSION, GET_RESULT, GET_AUDIT, STREAM_SESSION, GET_FILE,
-    TEARDOWN_SESSION, PUT_BINDING, LIST_BINDINGS, GET_BINDING, DELETE_BINDING,
+    HEALTH, READY, METRICS, CREATE_SESSION, LIST_SESSIONS, GET_SESSION, GET_RESULT, GET_AUDIT, STREAM_SESSION, GET_LOGS,
+    GET_FILE, TEARDOWN_SESSION, PUT_BINDING, LIST_BINDINGS, GET_BINDING, DELETE_BINDING,
     ROTATE_WEBHOOK_SECRET, LIST_DELIVERIES, REDELIVER, WHOAMI,
     CREATE_KEY, LIST_KEYS, REVOKE_KEY, GET_ORG_AUDIT, LIST_MEMBERS, CHANGE_MEMBER, REMOVE_MEMBER, CREATE_INVITATION,
     ACCEPT_INVITATION, LOGIN, REFRESH_TOKEN, LOGOUT,

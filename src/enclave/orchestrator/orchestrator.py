@@ -24,10 +24,12 @@ from enclave.contracts.errors import (
 )
 from enclave.contracts.files import SessionFile
 from enclave.contracts.identity import Principal
+from enclave.contracts.logs import LogEntry
 from enclave.contracts.operations import (
     CREATE_SESSION,
     GET_AUDIT,
     GET_FILE,
+    GET_LOGS,
     GET_ORG_AUDIT,
     GET_RESULT,
     GET_SESSION,
@@ -40,7 +42,7 @@ from enclave.contracts.sessions import CreateSessionRequest, Phase, Session, Ses
 from enclave.contracts.wire import Page
 from enclave.core.access import authorize
 from enclave.core.claim import Claim, claim_of
-from enclave.core.cursor import check_limit, cut, event_cursor, seq_of, session_cursor, session_of
+from enclave.core.cursor import check_limit, cut, event_cursor, log_of, refuse, seq_of, session_cursor, session_of
 from enclave.core.files import check_files, contents
 from enclave.core.policy import Ceiling, check_egress, check_template, require, required, resolve
 from enclave.core.remote import Remote
@@ -49,14 +51,18 @@ from enclave.core.tenancy import Allowance
 from enclave.orchestrator.account import Account
 from enclave.orchestrator.bindings import ServiceBindings
 from enclave.orchestrator.claims import Claims
-from enclave.orchestrator.ending import Loss, Printed, cut_short, lost
-from enclave.orchestrator.identifier import first_id, session_ids
-from enclave.orchestrator.record import OPERATOR, PLATFORM, Ports, Record
+from enclave.orchestrator.ending import Loss, Printed, cut_short
+from enclave.orchestrator.identifier import session_ids
+from enclave.orchestrator.log import Pages
+from enclave.orchestrator.record import OPERATOR, Ports, Record
+from enclave.orchestrator.retention import Ages, Retention
 from enclave.orchestrator.run import Run, Stop
+from enclave.orchestrator.settling import journalled, settle, trail_of
 from enclave.orchestrator.stream import Follower, Stream, parse_place, told
 from enclave.orchestrator.tenancy import Tenancy
+from enclave.orchestrator.transcript import Transcript, kept
 from enclave.orchestrator.webhook import Keyring, Webhooks
-from enclave.store.base import Content, Filter, Kept
+from enclave.store.base import Content, Filter
 
 __all__ = ["Bounds", "Content", "Filter", "Keyring", "Orchestrator", "Ports", "ServiceBindings", "Webhooks"]
 
@@ -65,6 +71,8 @@ _RESTARTED: Final = Loss("platform_restart", "the platform was restarted while t
 _FORGOTTEN_AT_ONCE: Final = 500
 _TRAIL_PART: Final = 1000
 _EVICTION_SECONDS: Final = 10.0
+DRAIN_SECONDS: Final = 3.0
+"""How long the sessions that run may take to be stopped."""
 
 DEFAULT_RETENTION: Final = timedelta(days=1)
 """How long files of a session are kept that is not torn down."""
@@ -72,8 +80,8 @@ DEFAULT_RETENTION: Final = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What the operator bounds: each session, how many run at once, and how long files are kept, and sessions, which
-    without a bound are kept for good."""
+    """What the operator bounds: each session, how many run at once, and how long files and journals are kept, and
+    sessions, which without a bound are kept for good."""
 
     max_concurrency: int
     ceiling: Ceiling = field(default_factory=Ceiling)
@@ -97,6 +105,7 @@ class Orchestrator:
         self._closed = False
         self._disabled: set[str] = set()
         self._evicting: set[asyncio.Task[None]] = set()
+        self._retention = Retention(ports, Ages(bounds.file_retention, bounds.session_retention), self._runs)
 
     async def create(
         self, principal: Principal, request: CreateSessionRequest, *, wait_seconds: float | None = None
@@ -199,9 +208,22 @@ class Orchestrator:
         place = parse_place(cursor)
         if (run := self._runs.get(session_id)) is not None:
             return Follower(run.record.stream, place)
-        if session.phase in UNSETTLED:
-            raise Unavailable("the end of this session could not be recorded")
+        _check_settled(session)
         return Follower(await self._replay(session), place)
+
+    async def logs(
+        self, principal: Principal, session_id: str, *, after: str | None = None, limit: int = 50
+    ) -> Page[LogEntry]:
+        """What the session's program printed, behind a page's cursor: as much as is written, while it runs."""
+        authorize(principal, GET_LOGS)
+        check_limit(limit)
+        stdout, stderr = log_of(after)
+        session = await self._find(principal, session_id)
+        transcript = await self._transcript(session)
+        lost = session.result is not None and session.result.error is not None
+        if not lost and (stdout > transcript.totals["stdout"] or stderr > transcript.totals["stderr"]):
+            refuse("after")
+        return await Pages(transcript, stdout, stderr).first(limit)
 
     async def file(self, principal: Principal, session_id: str, path: str) -> tuple[SessionFile, Content]:
         """A file that the session's program left. Raises Conflict while it runs, and NoSuchFile."""
@@ -226,22 +248,22 @@ class Orchestrator:
             session = await self._tear_down(principal, session)
         if session.result is not None and session.result.files:
             await self._ports.files.remove(session.id)
+        await self._ports.journals.remove(session.id)
         return session
 
     def running(self) -> int:
         """How many sessions are pending or running here."""
         return self._unsettled()
 
+    async def settle(self) -> None:
+        """Bring to their end sessions that nobody runs, because whoever did is gone or could not record their end. Call
+        it now and then. Raises Unavailable."""
+        await settle(self._ports, self._runs)
+
     async def recover(self) -> None:
         """Settle what an earlier process left behind; its sandboxes died with it. Call it once, before anything."""
-        for session in await self._ports.store.unsettled():
-            at = self._ports.clock()
-            result = cut_short(Exit(code=None), Printed("", ""), _RESTARTED.detail)
-            change = advance(session, lost(session, _RESTARTED, at, result), at=at, actor=PLATFORM)
-            await self._ports.store.commit(change)
-        for kept in await self._ports.files.kept():
-            if not await self._tells_of_files(kept):
-                await self._ports.files.remove(kept.session_id)
+        await self.settle()
+        await self._retention.begin()
 
     async def note(self, key: str, event: AuditEvent) -> AuditEvent:
         """Add an event of the identity authority's to its org's chain, and do what follows from it: of an org that is
@@ -270,32 +292,19 @@ class Orchestrator:
     async def tick(self) -> None:
         """Remove what was kept for long enough, and tell what quotas refused. Call it now and then."""
         await self.tenancy.tick()
-        await self._forget()
-        for kept in await self._ports.files.kept(self._ports.clock() - self._bounds.file_retention):
-            await self._ports.files.remove(kept.session_id)
-
-    async def _forget(self) -> None:
-        if self._bounds.session_retention is None:
-            return
-        before = first_id(self._ports.clock() - self._bounds.session_retention)
-        while ids := await self._ports.store.forget(before, _FORGOTTEN_AT_ONCE):
-            for session_id in ids:
-                await self._ports.files.remove(session_id)
+        await self._retention.tick()
 
     async def close(self) -> None:
-        """Take no more sessions, and stop those that run: they end as failed, by reason of platform_restart."""
+        """Take no more sessions, and stop those that run: they end as failed, by reason of platform_restart.
+
+        It waits for `DRAIN_SECONDS`. What still runs then ends with its backend, and may be waited for again.
+        """
         self._closed = True
-        runs = tuple(self._runs.values())
-        await asyncio.gather(*(run.stop(Stop()) for run in runs), return_exceptions=True)
+        if runs := tuple(self._runs.values()):
+            stopped = asyncio.gather(*(run.stop(Stop()) for run in runs), return_exceptions=True)
+            await asyncio.wait((stopped,), timeout=DRAIN_SECONDS)
         with contextlib.suppress(Unavailable):
             await self.tenancy.tick()
-
-    async def _tells_of_files(self, kept: Kept) -> bool:
-        try:
-            session = await self._ports.store.get(kept.org_id, kept.session_id)
-        except NotFound:
-            return False
-        return session.phase is not Phase.TORN_DOWN and session.result is not None and bool(session.result.files)
 
     async def _program(self, principal: Principal, request: CreateSessionRequest) -> Program:
         name = request.source and request.source.git.binding
@@ -369,23 +378,31 @@ class Orchestrator:
             return await self._ports.store.get(principal.org_id, session.id)
         return change.session
 
+    async def _transcript(self, session: Session) -> Transcript:
+        run = self._runs.get(session.id)
+        if run is None:
+            _check_settled(session)
+            return kept(session, await journalled(self._ports.journals, session))
+        stream = run.record.stream
+        if stream.error is not None:
+            raise stream.error
+        await stream.transcript.flush()
+        return stream.transcript
+
     async def _replay(self, session: Session) -> Stream:
         # Many may follow one session that is over; its output is held once for all of them, and while they do.
         key = (session.id, session.phase)
         if (held := self._replays.get(key)) is not None:
             return held
-        return self._replays.setdefault(key, told(session, await self._trail(session)))
-
-    async def _trail(self, session: Session) -> tuple[AuditEvent, ...]:
-        events: tuple[AuditEvent, ...] = ()
-        while True:
-            after = events[-1].seq if events else 0
-            part = await self._ports.store.trail(session.org_id, session.id, after=after, limit=_TRAIL_PART)
-            events += tuple(part)
-            if len(part) < _TRAIL_PART:
-                return events
+        trail, printed = await trail_of(self._ports.store, session), await journalled(self._ports.journals, session)
+        return self._replays.setdefault(key, told(session, trail, printed))
 
 
 def _check_id(session_id: str) -> None:
     if not _ID.match(session_id):
         raise NotFound
+
+
+def _check_settled(session: Session) -> None:
+    if session.phase in UNSETTLED:
+        raise Unavailable("the end of this session could not be recorded")

@@ -8,6 +8,7 @@ from typing import Self, Unpack
 
 from enclave.contracts.audit import AuditEvent
 from enclave.contracts.identity import WhoAmI
+from enclave.contracts.logs import LogEntry
 from enclave.contracts.sessions import CreateSessionRequest, Health, Phase, Session, SessionResult
 from enclave.contracts.tenancy import OrgUsage
 from enclave.contracts.wire import Page
@@ -110,6 +111,10 @@ class Enclave:
     def audit(self, session_id: str) -> tuple[AuditEvent, ...]:
         """The session's whole audit trail, oldest first."""
         return self._driver.run(self._api.audit(session_id))
+
+    def logs(self, session_id: str, after: str | None = None) -> Page[LogEntry]:
+        """What the program printed, behind a `next_cursor`; that is None when there is nothing to come any more."""
+        return self._driver.run(self._api.logs(session_id, after))
 
     def stream(self, session_id: str, after: str | None = None) -> FrameStream:
         """Everything that happens in the session, live, from its start or from after a `cursor` of such a stream."""
@@ -223,6 +228,10 @@ class AsyncEnclave:
     async def audit(self, session_id: str) -> tuple[AuditEvent, ...]:
         """The session's whole audit trail, oldest first."""
         return await self._driver.run(self._api.audit(session_id))
+
+    async def logs(self, session_id: str, after: str | None = None) -> Page[LogEntry]:
+        """What the program printed, behind a `next_cursor`; that is None when there is nothing to come any more."""
+        return await self._driver.run(self._api.logs(session_id, after))
 
     def stream(self, session_id: str, after: str | None = None) -> AsyncFrameStream:
         """Everything that happens in the session, live, from its start or from after a `cursor` of such a stream."""

@@ -94,6 +94,10 @@ _PARAMETERS: Final[Mapping[str, Schema]] = {
         "description": "Where to go on: the `nextCursor` of the page before.",
         "schema": {"type": "string", "minLength": 1},
     },
+    "after": {
+        "description": "Where to go on: the `nextCursor` of the page before.",
+        "schema": {"type": "string", "minLength": 1},
+    },
     "phase": {
         "description": "Only sessions in this phase.",
         "schema": {"type": "string", "enum": list(Phase)},

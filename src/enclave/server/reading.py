@@ -124,6 +124,10 @@ class Query:
         """Where to go on."""
         return self._one("cursor")
 
+    def after(self) -> str | None:
+        """Where to go on in a session's output."""
+        return self._one("after")
+
     def limit(self) -> int:
         """How many items to answer."""
         text = self._one("limit")

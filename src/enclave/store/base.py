@@ -1,13 +1,13 @@
 """What a store is: few writes, each with its event, and reads that are scoped to an org by their signature.
 
-Beside it, what keeps files.
+Beside it, what keeps files, and what keeps the output of sessions while they run.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from enclave.contracts.audit import (
     AuditEvent,
@@ -28,6 +28,8 @@ from enclave.core.session import Callback, Change
 from enclave.core.usage import Used
 
 T = TypeVar("T")
+
+Channel = Literal["stdout", "stderr"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +314,7 @@ class Content(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A session that has files."""
+    """A session of which files, or a journal, are kept."""
 
     org_id: str
     session_id: str
@@ -343,4 +345,61 @@ class FileStore(Protocol):
 
     def stored(self, org_id: str) -> int:
         """The bytes of an org's files, known without looking."""
+        ...
+
+
+class Chunk(NamedTuple):
+    """Some characters that a program printed on one channel, where in it they start, and when they came."""
+
+    channel: Channel
+    start: int
+    text: str
+    ts: datetime
+
+    @property
+    def stop(self) -> int:
+        """Where the channel goes on."""
+        return self.start + len(self.text)
+
+
+class Journal(Protocol):
+    """What one session prints, in the order in which it came. It costs nothing until there is something in it."""
+
+    def append(self, chunks: Sequence[Chunk], *, sync: bool = True) -> Awaitable[int]:
+        """Add chunks; the answer, the place behind them, comes when they would outlive this process.
+
+        Soon after they would outlive a power cut too, unless that is not needed (`sync`). The write is queued when
+        `append` is called. Raises Unavailable; none of them is there then, and they may be added again.
+        """
+        ...
+
+    async def read(self, place: int = 0) -> tuple[Sequence[Chunk], int]:
+        """Some of the chunks from a place on, 0 or one that was answered, and the place behind them; none at the end.
+
+        What was damaged, or cut short by a crash, is the end. Raises Unavailable, also for what was removed while the
+        session ran.
+        """
+        ...
+
+
+class Journals(Protocol):
+    """The output of sessions while they run and until it is removed: what was read of one is read again after a crash.
+
+    Use it from one event loop.
+    """
+
+    def journal(self, org_id: str, session_id: str) -> Journal:
+        """The journal of a session, with what it has in it from earlier."""
+        ...
+
+    async def remove(self, session_id: str) -> None:
+        """Remove a session's journal, if it has any; what was added before is gone then."""
+        ...
+
+    async def kept(self, before: datetime | None = None) -> Sequence[Kept]:
+        """The sessions that have a journal, with a moment only those to which nothing was added since."""
+        ...
+
+    async def close(self) -> None:
+        """Write what is queued and release everything."""
         ...
