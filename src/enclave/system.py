@@ -120,32 +120,31 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         stack.push_async_callback(backend.close)
         await backend.start()
         metrics = Metrics(_gauges(backend, lambda: orchestrator.running()))
-        files = DirectoryFiles.open(settings.home / FILES)
-        ports = Ports(store, backend, _now, files, store.tenancy(), journals, sources, metrics)
-        orchestrator = _orchestrator(settings, store, ports)
+        kept = (DirectoryFiles.open(settings.home / FILES), store.tenancy(), journals)
+        orchestrator = _orchestrator(settings, store, Ports(store, backend, _now, *kept, sources, metrics))
         stack.push_async_callback(_wind_down, orchestrator, backend)
         await orchestrator.recover()
         sender = stack.enter_context(sending(settings.egress_floor))
         courier = _courier(settings, store, sender, orchestrator.webhooks.stirred)
-        stack.push_async_callback(courier.close)
         courier.start()
+        stack.push_async_callback(courier.close)
         who = _embedded if settings.identity_url is None else _separate
         callers = await stack.enter_async_context(who(settings, orchestrator.note))
-        readiness = Readiness(backend.healthy, store.check)
         platform = Platform(
             orchestrator,
             callers.authenticator,
             callers.accounts,
             lambda: _health(backend),
-            readiness.check,
+            Readiness(backend.healthy, store.check).check,
             metrics.text,
             relay=callers.relay,
         )
-        ticks = (callers.tick, _refusals(platform, store.note), orchestrator.tick)
-        stack.callback(_repeating(_TICK_SECONDS, *ticks))
-        stack.callback(_repeating(_SETTLE_SECONDS, orchestrator.settle))
-        retention = _retention(settings, checkpoints)
-        stack.callback(_repeating(settings.checkpoint_seconds, checkpoints.tick, *retention))
+        for work in (
+            _repeating(_TICK_SECONDS, callers.tick, _refusals(platform, store.note), orchestrator.tick),
+            _repeating(_SETTLE_SECONDS, orchestrator.settle),
+            _repeating(settings.checkpoint_seconds, checkpoints.tick, *_retention(settings, checkpoints)),
+        ):
+            stack.callback(work)
         yield System(settings, Application(platform, observer=metrics), orchestrator, callers.credential)
 
 
