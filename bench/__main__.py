@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import egress, endurance, identity, latency, memory, processor, quota, store, tenancy, tree
+from bench import audit, egress, endurance, identity, latency, memory, processor, quota, store, tenancy, tree
 from bench.caller import PYTHON, Caller
 from bench.figure import Figure, show
 from enclave.contracts.identity import Credential
@@ -46,6 +46,22 @@ def endure(credential: Credential, _: Path, asked: argparse.Namespace) -> Iterat
     caller = Caller(credential)
     _warm_up(caller)
     yield from endurance.soak(caller, asked.sessions)
+
+
+def outlast(credential: Credential, _: Path, asked: argparse.Namespace) -> Iterator[Figure]:
+    """What it takes to keep what sessions print, and to tell it to many."""
+    caller = Caller(credential)
+    _warm_up(caller)
+    yield from endurance.journal(caller, max(1, int(20 * asked.scale)))
+    caller.close()
+    yield from endurance.followed(credential, asked.followers)
+
+
+def recover(asked: argparse.Namespace) -> Iterator[Figure]:
+    """What becomes of sessions whose server is killed."""
+    os.environ["ENCLAVE_MAX_CONCURRENCY"] = str(max(256, asked.live + 16))
+    with tempfile.TemporaryDirectory() as place:
+        yield from said(endurance.lost(Path(place) / "home", asked.live))
 
 
 def _warm_up(caller: Caller) -> None:
@@ -82,6 +98,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--tenants", type=int, default=20_000, help="sessions beside others' 1000; 1000000 takes minutes"
     )
+    parser.add_argument("--followers", type=int, default=1000, help="idle subscribers of one session")
     parser.add_argument("--scale", type=float, default=1.0, help="of the rounds of everything else")
     return parser.parse_args()
 
@@ -90,11 +107,14 @@ def main() -> None:
     asked = arguments()
     _say(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}, Python {sys.version.split()[0]}")
     figures = [*run(asked, measure, max_concurrency=max(256, asked.live + 16))]
+    figures += recover(asked)
+    figures += run(asked, outlast)
     figures += run(asked, endure, pool=tree.WARM)
     figures += said(egress.measure(asked.scale))
     figures += said(store.measure(asked.scale))
     figures += said(tenancy.measure(asked.tenants, max(1, int(500 * asked.scale))))
     figures += said(identity.measure(asked.scale))
+    figures += said(audit.measure(max(1000, int(200_000 * asked.scale))))
     show(figures)
 
 

@@ -24,8 +24,9 @@ LAYERS: dict[str, set[str]] = {
     "store": {"contracts", "core"},
     "identity": {"contracts", "core"},
     "source": {"contracts", "core", "sandbox"},
+    "webhook": {"contracts", "core", "egress"},
     "telemetry": {"contracts", "core"},
-    "orchestrator": {"contracts", "core", "backends.base", "store.base", "source.base"},
+    "orchestrator": {"contracts", "core", "backends.base", "store.base", "source.base", "webhook.base"},
     "server": {"contracts", "core", "orchestrator", "identity.base"},
     "config": {"contracts", "core"},
     "system": {
@@ -35,6 +36,7 @@ LAYERS: dict[str, set[str]] = {
         "store",
         "identity",
         "source",
+        "webhook",
         "telemetry",
         "orchestrator",
         "server",

@@ -37,10 +37,11 @@ def shown(page: str) -> list[Shown]:
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     home = tmp_path_factory.mktemp("docs")
-    with embedded(home):
+    with embedded(home) as credential:
         # Where a server runs, its home has all that is needed.
         clean = {name: value for name, value in os.environ.items() if not name.startswith("ENCLAVE_")}
-        yield clean | {"PATH": f"{SCRIPTS}:{os.environ['PATH']}", "ENCLAVE_HOME": str(home)}
+        paths = {"PATH": f"{SCRIPTS}:{os.environ['PATH']}", "ENCLAVE_HOME": str(home)}
+        yield clean | paths | {"SERVER": credential.base_url}
 
 
 def run(command: str, environment: dict[str, str]) -> str:

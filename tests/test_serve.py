@@ -154,6 +154,27 @@ def test_it_ends_at_once_and_leaves_no_sandbox(tmp_path: Path, how: signal.Signa
         )
 
 
+def test_a_launcher_that_hangs_holds_up_the_end_for_a_bounded_time(tmp_path: Path) -> None:
+    with served(tmp_path) as (child, credential), client(credential) as enclave:
+        if not enclave.health().backend_healthy:
+            pytest.skip("no sandbox can be made on this machine")
+        session = enclave.run("import time; print('up', flush=True); time.sleep(600)")
+        frames = session.stream()
+        while next(frames).kind != "stdout":
+            pass
+        family = children_of(child.pid)
+        for pid in family:
+            os.kill(pid, signal.SIGSTOP)
+        child.terminate()
+        assert child.wait(40) == 0
+    assert not {pid for pid in family if alive(pid)}
+    with embedded(tmp_path) as again, client(again) as enclave:
+        left = enclave.get(session.id)
+        assert left.result is not None
+        assert (left.phase, left.result.stdout) == (Phase.FAILED, "up\n")
+        assert left.result.error == "the platform was shut down while the session ran"
+
+
 def test_a_server_that_was_killed_recovers(tmp_path: Path) -> None:
     with served(tmp_path) as (child, credential), client(credential) as enclave:
         if not enclave.health().backend_healthy:

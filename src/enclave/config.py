@@ -32,13 +32,14 @@ class Settings:
     `home` holds the database and the keys, and the templates unless `templates` names another directory. `pool` is the
     most sandboxes of each language that wait ready, None for the backend's own choice. Without a `jwt_secret` the one
     that was made with the home is used, and likewise without a `secret_key`, the 32 bytes that secrets are sealed with.
-    `egress_private` are the private and loopback networks that allowed names, the upstreams of service bindings and the
-    servers of sources may be in, `egress_deny` rules that deny whatever a session allows, `egress_ca` a PEM file of
-    certificates that upstreams are trusted by beside the system's. `file_retention` is how many seconds what a session
-    left in files is kept, unless it is torn down before. `checkpoints` is the file or the URL that signed checkpoints
-    of the audit trail go to, every `checkpoint_seconds` and when the server ends. `database_url` is the PostgreSQL
-    database that sessions and their audit trails are in, which several servers may share, each with a home of its own;
-    without one they are in a file in the home. `log` is how the log is written.
+    `egress_private` are the private and loopback networks that allowed names, the upstreams of service bindings, the
+    servers of sources and the receivers of webhooks may be in, `egress_deny` rules that deny whatever a session allows
+    and webhooks as well, `egress_ca` a PEM file of certificates that upstreams and receivers are trusted by beside the
+    system's. `file_retention` is how many seconds the files that a session left, and the journal of its output, are
+    kept, unless it is torn down before. `checkpoints` is the file or the URL that signed checkpoints of the audit trail
+    go to, every `checkpoint_seconds` and when the server ends. `database_url` is the PostgreSQL database that sessions
+    and their audit trails are in, which several servers may share, each with a home of its own; without one they are in
+    a file in the home. `log` is how the log is written.
     Sessions are removed `session_retention` seconds after they were created, if they are over, and entries of the audit
     trail `audit_retention` seconds after they were written; without, they are kept. A user may make `orgs_per_user`
     orgs; 0 leaves that to the operator.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, Union
 
 from enclave.backends.base import Backend, Check, Pool, Pooling
 from enclave.backends.local import build, template
@@ -20,7 +20,6 @@ from enclave.contracts.identity import Credential
 from enclave.contracts.introspection import IdentityHealth
 from enclave.contracts.operations import OF_IDENTITY
 from enclave.contracts.sessions import Health
-from enclave.core.observer import Observer
 from enclave.core.proof import Entry, Finding
 from enclave.identity.base import Accounts, Authenticator, Relay
 from enclave.identity.bootstrap import bootstrap, bootstrap_service, read_service
@@ -29,22 +28,25 @@ from enclave.identity.outbox import Sink
 from enclave.identity.remote import Terms
 from enclave.identity.separate import Place, separate_identity
 from enclave.identity.service import Identity
-from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, ServiceBindings
+from enclave.orchestrator.courier import Courier, Means
+from enclave.orchestrator.orchestrator import Bounds, Keyring, Orchestrator, Ports, ServiceBindings, Webhooks
 from enclave.server.app import Application, Surface
 from enclave.server.call import ELSEWHERE, Platform
 from enclave.server.internal import internal_routes
-from enclave.source.base import SourceFetcher
 from enclave.source.git import Git, GitFetcher
 from enclave.store.base import Store
 from enclave.store.checkpoint import Checkpoints
 from enclave.store.examination import export, exported, stored, tombstones, verify
 from enclave.store.files import DirectoryFiles
+from enclave.store.journal import DirectoryJournals
 from enclave.store.retention import Retention
 from enclave.store.signature import Signer
 from enclave.store.sqlite import SqliteStore
 from enclave.telemetry.log import open_log
 from enclave.telemetry.prometheus import Gauge, Metrics
 from enclave.telemetry.readiness import Readiness
+from enclave.webhook.base import Sender
+from enclave.webhook.sender import sending
 
 if TYPE_CHECKING:
     from enclave.store.postgres.store import PostgresStore
@@ -54,6 +56,7 @@ BACKENDS: Final = "enclave.backends"
 
 DATABASE: Final = "enclave.db"
 FILES: Final = "files"
+JOURNALS: Final = "journals"
 PUBLIC_KEY: Final = "audit.pub"
 
 _TICK_SECONDS: Final = 60.0
@@ -61,6 +64,9 @@ _SETTLE_SECONDS: Final = 5.0
 
 Audited = Iterator[Finding]
 """What is found of each org."""
+
+AnyStore = Union[SqliteStore, "PostgresStore"]
+Work = Callable[[], Awaitable[None]]
 
 _log = logging.getLogger(__name__)
 
@@ -116,31 +122,37 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         checkpoints = _checkpoints(settings, store)
         stack.push_async_callback(_attempt, checkpoints.tick)
         sources = GitFetcher.open(settings.source_directory, settings.egress_private)
+        journals = DirectoryJournals.open(settings.home / JOURNALS)
+        stack.push_async_callback(journals.close)
         backend = _backend(settings)
         stack.push_async_callback(backend.close)
         await backend.start()
         metrics = Metrics(_gauges(backend, lambda: orchestrator.running()))
-        orchestrator = _orchestrator(settings, store, backend, sources, metrics)
-        stack.push_async_callback(orchestrator.close)
+        kept = (DirectoryFiles.open(settings.home / FILES), store.tenancy(), journals)
+        replicas = None if isinstance(store, SqliteStore) else store
+        orchestrator = _orchestrator(settings, store, Ports(store, backend, _now, *kept, sources, metrics, replicas))
+        stack.push_async_callback(_wind_down, orchestrator, backend)
         await orchestrator.recover()
+        sender = stack.enter_context(sending(settings.egress_floor))
+        stack.push_async_callback(_sending(settings, store, sender, orchestrator.webhooks.stirred))
         who = _embedded if settings.identity_url is None else _separate
         callers = await stack.enter_async_context(who(settings, orchestrator.note))
-        readiness = Readiness(backend.healthy, store.check)
         platform = Platform(
             orchestrator,
             callers.authenticator,
             callers.accounts,
             lambda: _health(backend),
-            readiness.check,
+            Readiness(backend.healthy, store.check).check,
             metrics.text,
             relay=callers.relay,
         )
-        ticks = (callers.tick, _refusals(platform, store.note), orchestrator.tick)
-        stack.callback(_repeating(_TICK_SECONDS, *ticks))
-        stack.callback(_repeating(_SETTLE_SECONDS, orchestrator.settle))
-        stack.callback(asyncio.create_task(orchestrator.attend()).cancel)
-        retention = _retention(settings, checkpoints)
-        stack.callback(_repeating(settings.checkpoint_seconds, checkpoints.tick, *retention))
+        for work in (
+            _repeating(_TICK_SECONDS, callers.tick, _refusals(platform, store.note), orchestrator.tick),
+            _repeating(_SETTLE_SECONDS, orchestrator.settle),
+            _repeating(settings.checkpoint_seconds, checkpoints.tick, *_retention(settings, checkpoints)),
+            asyncio.create_task(orchestrator.attend()).cancel,
+        ):
+            stack.callback(work)
         yield System(settings, Application(platform, observer=metrics), orchestrator, callers.credential)
 
 
@@ -250,7 +262,7 @@ def base_url(settings: Settings) -> str:
     return _url(settings.host, settings.port)
 
 
-async def _store(settings: Settings) -> "SqliteStore | PostgresStore":
+async def _store(settings: Settings) -> AnyStore:
     if settings.database_url is None:
         return SqliteStore.open(settings.home / DATABASE)
     with _postgres():
@@ -306,27 +318,32 @@ def _gauges(backend: Backend, running: Callable[[], int]) -> tuple[Gauge, ...]:
     )
 
 
-def _orchestrator(
-    settings: Settings,
-    store: "SqliteStore | PostgresStore",
-    backend: Backend,
-    sources: SourceFetcher | None,
-    observer: Observer,
-) -> Orchestrator:
-    files = DirectoryFiles.open(settings.home / FILES)
-    replicas = None if isinstance(store, SqliteStore) else store
-    ports = Ports(store, backend, _now, files, store.tenancy(), sources, observer, replicas)
-    bindings = ServiceBindings(store.bindings(_secret_key(settings)), _now, settings.egress_private)
+def _orchestrator(settings: Settings, store: AnyStore, ports: Ports) -> Orchestrator:
+    key = _secret_key(settings)
+    bindings = ServiceBindings(store.bindings(key), _now, settings.egress_private)
     kept = settings.session_retention
     bounds = Bounds(
         max_concurrency=settings.max_concurrency,
         file_retention=timedelta(seconds=settings.file_retention),
         session_retention=None if kept is None else timedelta(seconds=kept),
     )
-    return Orchestrator(ports, bindings, bounds)
+    webhooks = Webhooks(store.outbox(key), Keyring(store.signing(key), _now), _now, settings.egress_private)
+    return Orchestrator(ports, bindings, bounds, webhooks)
 
 
-Work = Callable[[], Awaitable[None]]
+def _sending(settings: Settings, store: AnyStore, sender: Sender, stirred: asyncio.Event) -> Work:
+    """Send webhooks from now on, until what is answered is called."""
+    key = _secret_key(settings)
+    courier = Courier(Means(store, store.outbox(key), Keyring(store.signing(key), _now), sender, _now), stirred)
+    courier.start()
+    return courier.close
+
+
+async def _wind_down(orchestrator: Orchestrator, backend: Backend) -> None:
+    await orchestrator.close()
+    await backend.close()
+    # What did not let itself be stopped has lost its sandbox now, and is recorded while there is a store.
+    await orchestrator.close()
 
 
 def _repeating(seconds: float, *works: Work) -> Callable[[], object]:

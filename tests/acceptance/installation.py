@@ -137,6 +137,13 @@ def _invitation(at: Installation, org: Org) -> dict[str, str]:
     return {"id": at.client.get("POST", "/invitations", body, org.owner)["id"]}
 
 
+def _delivery(at: Installation, org: Org) -> dict[str, str]:
+    body = {"code": CODE, "webhookUrl": "https://receiver.invalid/"}  # RFC 6761: no name server knows it
+    made = at.client.get("POST", "/sessions", body, org.owner, prefer="wait=30")
+    (one,) = at.client.get("GET", f"/webhooks/deliveries?session={made['id']}", None, org.owner)["items"]
+    return {"id": one["id"]}
+
+
 def _org(_: Installation, org: Org) -> dict[str, str]:
     return {"id": org.id}
 
@@ -148,6 +155,7 @@ MAKERS: Final = {
     "bindings": _binding,
     "invitations": _invitation,
     "orgs": _org,
+    "webhooks": _delivery,
 }
 """How something is made that a path can name, by the path's first part."""
 

@@ -11,6 +11,7 @@ import pytest
 from enclave.backends.base import Egress, Output, SandboxLost, Workload
 from enclave.backends.local import LocalBackend, broker
 from enclave.contracts.errors import Unavailable
+from enclave.contracts.policy import EgressMode, EgressPolicy
 from tests.backends.running import run_in, spec
 
 pytestmark = [pytest.mark.anyio, pytest.mark.sandbox]
@@ -68,6 +69,18 @@ async def test_what_asks_while_there_is_no_broker_is_ended_and_told_why(
 
     with pytest.raises(SandboxLost, match="egress broker is being restarted"):
         await workload.wait()
+    await sandbox.teardown()
+
+
+async def test_a_session_that_may_reach_something_waits_for_the_broker_that_follows(backend: LocalBackend) -> None:
+    os.kill(backend.broker.pid, signal.SIGKILL)
+    while backend.broker.stands:  # noqa: ASYNC110  it tells nobody
+        await asyncio.sleep(0)
+
+    sandbox = await backend.launch(spec(egress=EgressPolicy(mode=EgressMode.ALLOWLIST, allow=("198.51.100.1",))))
+    workload = await sandbox.run(WAITS)
+
+    assert (await workload.wait()).code == 0
     await sandbox.teardown()
 
 

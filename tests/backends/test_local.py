@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from enclave.backends.base import Output, SandboxLost
-from enclave.backends.local import LocalBackend
+from enclave.backends.local import LocalBackend, machine
 from enclave.contracts.sessions import KillReason
 from enclave.sandbox import linux
 from tests.backends.running import Run, RunProgram, run_in, spec
@@ -251,6 +251,54 @@ async def test_a_launcher_that_is_killed_loses_its_sessions_loudly_and_is_replac
     await sandbox.teardown()
     await backend.bare.settled()
     assert (await run_in(backend, "print('again')")).stdout == b"again\n"
+
+
+async def test_a_session_that_comes_when_a_launcher_has_died_is_taken_by_its_successor(backend: LocalBackend) -> None:
+    os.kill(backend.bare.pid, signal.SIGKILL)
+    while backend.bare.stands:  # noqa: ASYNC110  it tells nobody
+        await asyncio.sleep(0)
+
+    assert (await run_in(backend, "print('at once')")).stdout == b"at once\n"
+
+
+async def test_nothing_is_left_of_a_launcher_that_was_killed(backend: LocalBackend) -> None:
+    """Its cgroups go when what was in them has gone, however long that takes, and those of its successor stay."""
+    sandboxes = [await backend.launch(spec()) for _ in range(5)]
+    for sandbox in sandboxes:
+        await sandbox.run("import time\ntime.sleep(60)")
+    dead = backend.bare.instance
+    lingers = await lingering_in(dead)
+
+    os.kill(backend.bare.pid, signal.SIGKILL)
+    while backend.bare.stands:  # noqa: ASYNC110  it tells nobody
+        await asyncio.sleep(0)
+    assert (await run_in(backend, "print('at once')")).stdout == b"at once\n"
+    assert dead in instances()
+    lingers.kill()
+    await lingers.wait()
+    await backend.bare.settled()
+
+    assert dead not in instances()
+    assert backend.bare.instance in instances()
+
+
+async def lingering_in(instance: str) -> asyncio.subprocess.Process:
+    """A process in a launcher's own cgroup, as one is that the kernel is long in ending."""
+    child = await asyncio.create_subprocess_exec("sleep", "60")
+    pids = machine.cgroup_mounts().v1.get("pids")
+    if pids is None:
+        child.kill()
+        pytest.skip("of cgroup v2 only the leaves may have processes")
+    with open(f"{pids}/enclave/{instance}/cgroup.procs", "w") as file:  # noqa: ASYNC230
+        file.write(str(child.pid))
+    return child
+
+
+def instances() -> set[str]:
+    """The launchers of this process that have a directory among the cgroups."""
+    mounts = machine.cgroup_mounts()
+    roots = {*mounts.v1.values(), *([mounts.v2] if mounts.v2 else [])}
+    return {path.name for root in roots for path in Path(root).glob(f"enclave/{os.getpid()}-*")}
 
 
 async def test_a_mold_that_is_killed_takes_its_launcher_along_and_both_are_replaced(backend: LocalBackend) -> None:

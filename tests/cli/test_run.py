@@ -12,6 +12,7 @@ import pytest
 
 from enclave.cli.signals import Interrupted, interruptible
 from enclave.contracts.frames import StdoutFrame
+from enclave.contracts.logs import LogEntry
 from enclave.contracts.policy import EgressMode, EgressPolicy, Language, RequestedLimits
 from enclave.contracts.sessions import (
     CreateSessionRequest,
@@ -22,8 +23,9 @@ from enclave.contracts.sessions import (
     SessionResult,
     Source,
 )
+from enclave.contracts.wire import Page
 from tests.cli.conftest import Command
-from tests.sdk.samples import DONE, END, HI, ID, NOW, OH, session
+from tests.sdk.samples import DONE, END, GRUMBLED, HI, ID, NOW, OH, PRINTED, session
 from tests.sdk.scripted import Reply, event, events, ok, problem, raw, scripted
 
 
@@ -259,16 +261,29 @@ def test_a_file_that_is_no_text_is_a_usage_error(enclave: Command, tmp_path: Pat
 
 
 def test_logs_tell_what_was_printed(enclave: Command) -> None:
-    with scripted(ok(DONE), events(event(HI, "1"), event(OH, "2"), event(END, "3"))) as server:
+    pages = [Page[LogEntry](items=(PRINTED,), next_cursor="c1"), Page[LogEntry](items=(GRUMBLED,), next_cursor=None)]
+    with scripted(*map(ok, pages)) as server:
         ran = enclave(server.base_url, "logs", ID)
 
     assert (ran.code, ran.out, ran.err) == (0, "hi\n", "oh\n")
 
 
-def test_logs_of_what_still_runs_are_for_those_who_follow(enclave: Command) -> None:
-    with scripted(ok(session(phase=Phase.RUNNING)), events(event(HI, "1"), event(END, "2"))) as server:
-        refused = enclave(server.base_url, "logs", ID)
+def test_logs_of_what_still_runs_are_told_up_to_now_or_followed(enclave: Command) -> None:
+    pages = [Page[LogEntry](items=(PRINTED,), next_cursor="c1"), Page[LogEntry](items=(), next_cursor="c1")]
+    with scripted(*map(ok, pages), events(event(HI, "1"), event(END, "2"))) as server:
+        told = enclave(server.base_url, "logs", ID)
         followed = enclave(server.base_url, "logs", "--follow", ID)
 
-    assert (refused.code, "--follow" in refused.err) == (70, True)
+    assert (told.code, told.out) == (0, "hi\n")
     assert (followed.code, followed.out) == (0, "hi\n")
+
+
+def test_a_webhook_is_asked_for_of_a_server_that_goes_on(enclave: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    with scripted(*_conversation()) as server:
+        ran = enclave(server.base_url, "run", "-c", "x", "--webhook", "https://hooks.example.org/in")
+    monkeypatch.delenv("ENCLAVE_BASE_URL")
+    monkeypatch.delenv("ENCLAVE_API_KEY")
+    alone = enclave(None, "run", "-c", "x", "--webhook", "https://hooks.example.org/in")
+
+    assert (ran.code, json.loads(server.asked[0].body)["webhookUrl"]) == (0, "https://hooks.example.org/in")
+    assert (alone.code, "enclave serve" in alone.err) == (70, True)

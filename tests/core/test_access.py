@@ -10,12 +10,12 @@ from enclave.contracts.operations import CREATE_SESSION, OPERATIONS, Operation
 from enclave.core.access import ROLES, authorize, lesser
 
 WRITES = {"create_session", "teardown_session"}
-SETS_UP = {"put_binding", "delete_binding", "put_policy"}
+SETS_UP = {"put_binding", "delete_binding", "put_policy", "rotate_webhook_secret", "redeliver"}
 READS = {
-    "list_sessions", "get_session", "get_result", "get_audit", "stream_session", "get_file", "list_bindings",
-    "get_binding", "get_usage", "get_policy",
+    "list_sessions", "get_session", "get_result", "get_audit", "stream_session", "get_logs", "get_file",
+    "list_bindings", "get_binding", "get_usage", "get_policy",
 }  # fmt: skip
-AUDITS = {"get_org_audit", "list_keys", "list_members", "list_invitations"}
+AUDITS = {"get_org_audit", "list_deliveries", "list_keys", "list_members", "list_invitations"}
 MEMBERS = {"change_member", "remove_member", "create_invitation", "withdraw_invitation"}
 KEYS = {"create_key", "revoke_key"} | MEMBERS
 PUBLIC = {"health", "ready", "accept_invitation", "login", "refresh_token", "logout", "switch_org", "reset_password"}

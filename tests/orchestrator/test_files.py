@@ -164,7 +164,7 @@ async def test_files_are_removed_when_they_were_kept_for_long_enough(stage: Stag
 
     def at(moment: datetime) -> Orchestrator:
         ports = replace(stage.ports, clock=lambda: moment)
-        return Orchestrator(ports, stage.orchestrator.bindings, Bounds(max_concurrency=1))
+        return Orchestrator(ports, stage.orchestrator.bindings, Bounds(max_concurrency=1), stage.orchestrator.webhooks)
 
     await at(now + timedelta(hours=23)).tick()
     assert await content(stage.orchestrator, session, "a") == b"one"
@@ -203,7 +203,9 @@ class RefusesResults:
 
 async def test_files_that_no_result_tells_of_are_removed(stage: Stage) -> None:
     ports = replace(stage.ports, store=RefusesResults(stage))  # type: ignore[arg-type]
-    orchestrator = Orchestrator(ports, stage.orchestrator.bindings, Bounds(max_concurrency=1))
+    orchestrator = Orchestrator(
+        ports, stage.orchestrator.bindings, Bounds(max_concurrency=1), stage.orchestrator.webhooks
+    )
     stage.backend.play = leaves({"a": b"one"})
 
     session = await orchestrator.create(ME, PROGRAM, wait_seconds=10)

@@ -1,8 +1,8 @@
 """Streams: everything once, in order, from any place on, for any number of followers."""
 
 import asyncio
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Iterator, Sequence
+from itertools import cycle, groupby, repeat
 from typing import Literal
 
 import pytest
@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from enclave.backends.base import Egress, Exit
 from enclave.contracts.audit import AuditEvent, CloneCompleted, CloneStarted
-from enclave.contracts.errors import InvalidRequest
+from enclave.contracts.errors import InvalidRequest, Unavailable
 from enclave.contracts.frames import AuditFrame, EndFrame, PhaseFrame, StderrFrame, StdoutFrame, StreamFrame
 from enclave.contracts.sessions import Phase, Session, SessionResult
 from enclave.core.session import Finished, Lost, Started, TornDown, advance, created, noted
 from enclave.orchestrator.attempt import event
-from enclave.orchestrator.ending import Loss, lost
-from enclave.orchestrator.stream import Channel, Follower, Place, Stream, parse_place, told
+from enclave.orchestrator.ending import Loss, Printed, lost
+from enclave.orchestrator.stream import Follower, LiveStream, Place, Stream, parse_place, told
+from enclave.store.base import Channel, Chunk
 from tests.orchestrator.conftest import Stage, member
 from tests.orchestrator.test_orchestrator import PROGRAM, prints_and_succeeds, running
 from tests.scripted import Puppet
@@ -41,12 +42,27 @@ printing: st.SearchStrategy[list[Step]] = st.lists(
 endings = st.sampled_from(("finished", "lost", "torn_down", "finished, then torn_down", "lost at launch"))
 
 
-def all_of(stream: Stream, place: str | None = None) -> Told:
+async def all_of(stream: Stream, place: str | None = None) -> Told:
     follower = Follower(stream, parse_place(place))
     taken: list[tuple[str, StreamFrame]] = []
-    while more := follower.take(3):
+    while more := await follower.take(3):
         taken += more
     return taken
+
+
+class Memory:
+    """A journal that is at once written, and outlives nothing."""
+
+    def __init__(self) -> None:
+        self.chunks: list[Chunk] = []
+
+    async def append(self, chunks: Sequence[Chunk], *, sync: bool = True) -> int:
+        self.chunks += chunks
+        return len(self.chunks)
+
+    async def read(self, place: int = 0) -> tuple[Sequence[Chunk], int]:
+        part = self.chunks[place : place + 3]
+        return part, place + len(part)
 
 
 def shape(frames: Told) -> list[object]:
@@ -57,9 +73,12 @@ def shape(frames: Told) -> list[object]:
     return [log, out, err]
 
 
-def played(steps: Sequence[Step], ending: str) -> tuple[Stream, Stream]:
+async def played(
+    steps: Sequence[Step], ending: str, flushes: Iterator[bool] | None = None
+) -> tuple[LiveStream, Stream]:
     """The same session, as it was told live and as it is told from what was kept."""
-    live, events, session = Stream(), list[AuditEvent](), PENDING
+    journal, flushes = Memory(), flushes or repeat(False)
+    live, events, session = LiveStream(journal), list[AuditEvent](), PENDING
 
     def publish(change_events: Sequence[AuditEvent], after: Session) -> None:
         events.extend(change_events)
@@ -76,8 +95,13 @@ def played(steps: Sequence[Step], ending: str) -> tuple[Stream, Stream]:
             if channel == "attempt":
                 publish(noted(session, event(session, Egress(verdict="denied", target=text), AT)).events, session)
             else:
-                live.write(channel, text, AT)
-    left = SessionResult(exit_code=None, stdout=live.printed("stdout"), stderr=live.printed("stderr"))
+                live.transcript.write(channel, text, AT)
+                if next(flushes):
+                    await live.transcript.flush()
+    printed = await live.transcript.finish()
+    live.transcript.keep_order()
+    await live.transcript.flush()
+    left = SessionResult(exit_code=None, stdout=printed.stdout, stderr=printed.stderr)
     for name in ending.split(", then "):
         outcome: Finished | Lost | TornDown = TornDown(left)
         if name == "finished":
@@ -87,86 +111,143 @@ def played(steps: Sequence[Step], ending: str) -> tuple[Stream, Stream]:
         change = advance(session, outcome, at=AT, actor="platform")
         session = change.session
         publish(change.events, session)
-    return live, told(session, events)
+    return live, told(session, events, journal.chunks)
 
 
-@given(printing, endings, st.data())
-def test_cut_anywhere_and_resumed_the_same_is_told(steps: list[Step], ending: str, data: st.DataObject) -> None:
-    """Neither a gap nor a repeat, whether the session is still live here or told from the store."""
-    live, kept = played(steps, ending)
-    whole = all_of(live)
+flushing = st.lists(st.booleans(), min_size=1, max_size=5)
+
+
+@given(printing, endings, flushing, st.data())
+async def test_cut_anywhere_and_resumed_the_same_is_told(
+    steps: list[Step], ending: str, flushes: list[bool], data: st.DataObject
+) -> None:
+    """Neither a gap nor a repeat, whether the session is still live here or told from what was kept."""
+    live, kept = await played(steps, ending, cycle(flushes))
+    whole = await all_of(live)
     assert isinstance(whole[-1][1], EndFrame)
     cut = data.draw(st.integers(0, len(whole) - 1))
     place = whole[cut - 1][0] if cut else None
-    assert [*whole[:cut], *all_of(live, place)] == whole
-    assert shape([*whole[:cut], *all_of(kept, place)]) == shape(all_of(kept))
+    assert [*whole[:cut], *await all_of(live, place)] == whole
+    assert shape([*whole[:cut], *await all_of(kept, place)]) == shape(await all_of(kept))
 
 
-@given(printing, st.data())
-def test_kept_streams_resume_too(steps: list[Step], data: st.DataObject) -> None:
-    _, kept = played(steps, "finished, then torn_down")
-    whole = all_of(kept)
+@given(printing, flushing, st.data())
+async def test_kept_streams_resume_too(steps: list[Step], flushes: list[bool], data: st.DataObject) -> None:
+    _, kept = await played(steps, "finished, then torn_down", cycle(flushes))
+    whole = await all_of(kept)
     cut = data.draw(st.integers(0, len(whole) - 1))
-    assert [*whole[:cut], *all_of(kept, whole[cut - 1][0] if cut else None)] == whole
+    assert [*whole[:cut], *await all_of(kept, whole[cut - 1][0] if cut else None)] == whole
 
 
-@given(printing)
-def test_the_live_order_of_output_is_kept(steps: list[Step]) -> None:
-    live, _ = played(steps, "finished")
-    chunks = [frame for _, frame in all_of(live) if isinstance(frame, StdoutFrame | StderrFrame)]
+@given(printing, flushing)
+async def test_the_order_of_output_is_kept(steps: list[Step], flushes: list[bool]) -> None:
+    """While it runs and afterwards, however it came to be written."""
     expected = [
         (channel, "".join(text for _, text in group))
         for channel, group in groupby([step for step in steps if step[0] != "attempt"], key=lambda step: step[0])
     ]
-    assert [(chunk.kind, chunk.chunk) for chunk in chunks] == expected
+    for stream in await played(steps, "finished", cycle(flushes)):
+        chunks = [frame for _, frame in await all_of(stream) if isinstance(frame, StdoutFrame | StderrFrame)]
+        runs = groupby(chunks, key=lambda frame: frame.kind)
+        assert [(kind, "".join(frame.chunk for frame in run)) for kind, run in runs] == expected
 
 
-def test_a_flood_of_single_bytes_does_not_cost_an_object_each() -> None:
-    stream = Stream()
-    for number in range(50_000):
-        stream.write("stdout" if number % 2 else "stderr", "x", AT)
-    assert len(stream.chunks) < 5_000
-    assert (len(stream.printed("stdout")), len(stream.printed("stderr"))) == (25_000, 25_000)
-
-
-def test_a_follower_sees_what_was_added_to_a_chunk_it_has_seen() -> None:
-    stream = Stream()
+async def begun() -> tuple[LiveStream, Memory]:
+    journal = Memory()
+    stream = LiveStream(journal)
     stream.publish(created(PENDING, "x").events, PENDING)
     change = advance(PENDING, Started("puppet"), at=AT, actor="platform")
     stream.publish(change.events, change.session)
+    return stream, journal
+
+
+async def test_a_flood_of_single_bytes_does_not_cost_an_object_each() -> None:
+    stream, _ = await begun()
+    for number in range(50_000):
+        stream.transcript.write("stdout" if number % 2 else "stderr", "x", AT)
+    assert stream.transcript.held < 5_000
+    printed = await stream.transcript.finish()
+    assert (len(printed.stdout), len(printed.stderr)) == (25_000, 25_000)
+
+
+async def test_a_follower_that_waits_for_every_byte_does_not_cost_a_record_each() -> None:
+    stream, journal = await begun()
+    for number in range(50_000):
+        stream.transcript.want()
+        stream.transcript.write("stdout" if number % 2 else "stderr", "x", AT)
+        await asyncio.sleep(0)
+    await stream.transcript.flush()
+    assert len(journal.chunks) < 5_000
+
+
+async def test_what_is_not_written_is_told_to_nobody() -> None:
+    """What a follower was sent would be there after a crash."""
+    stream, journal = await begun()
     follower = Follower(stream, Place())
-    seen = ""
-    for number in range(10_000):
-        stream.write("stdout" if number % 2 else "stderr", "x", AT)
-        if number % 3 == 0:
-            for _, frame in follower.take(9):
-                seen += frame.chunk if isinstance(frame, StdoutFrame | StderrFrame) else ""
-    while more := follower.take():
-        for _, frame in more:
-            seen += frame.chunk if isinstance(frame, StdoutFrame | StderrFrame) else ""
-    assert len(seen) == 10_000
+    await follower.take()
+    stream.transcript.write("stdout", "a", AT)
+    assert await follower.take() == ()
+    waiting = follower.changed()
+    await asyncio.wait((waiting,), timeout=5)
+    assert [frame.kind for _, frame in await follower.take()] == ["stdout"]
+    assert [chunk.text for chunk in journal.chunks] == ["a"]
 
 
-def test_output_is_told_in_bounded_frames() -> None:
-    live, kept = played([("stdout", "y" * 100_000)], "finished")
+async def test_what_cannot_be_written_is_held_and_told_with_the_end() -> None:
+    """A disk that is full loses nothing of a session that ends."""
+
+    class Full(Memory):
+        async def append(self, chunks: Sequence[Chunk], *, sync: bool = True) -> int:
+            raise Unavailable("the disk is full")
+
+    stream = LiveStream(Full())
+    stream.publish(created(PENDING, "x").events, PENDING)
+    started = advance(PENDING, Started("puppet"), at=AT, actor="platform")
+    stream.publish(started.events, started.session)
+    follower = Follower(stream, Place())
+    stream.transcript.write("stdout", "a", AT)
+    stream.transcript.write("stderr", "b", AT)
+    await stream.transcript.flush()
+    assert [frame.kind for _, frame in await follower.take()] == ["phase", "audit", "phase", "audit"]
+    printed = await stream.transcript.finish()
+    assert printed == Printed("a", "b")
+    left = SessionResult(exit_code=0, stdout="a", stderr="b")
+    ended = advance(started.session, Finished(left), at=AT, actor="platform")
+    stream.publish(ended.events, ended.session)
+    kinds = [frame.kind for _, frame in await follower.take()]
+    assert kinds == ["stdout", "stderr", "audit", "phase", "audit", "result", "end"]
+
+
+async def test_written_output_is_not_in_memory() -> None:
+    stream, journal = await begun()
+    for _ in range(100):
+        stream.transcript.write("stdout", "x" * 10_000, AT)
+        await stream.transcript.flush()
+    assert stream.transcript.held == 0
+    assert sum(len(chunk.text) for chunk in journal.chunks) == 1_000_000
+
+
+async def test_output_is_told_in_bounded_frames() -> None:
+    live, kept = await played([("stdout", "y" * 100_000)], "finished")
     for stream in (live, kept):
-        sizes = [len(frame.chunk) for _, frame in all_of(stream) if isinstance(frame, StdoutFrame)]
+        sizes = [len(frame.chunk) for _, frame in await all_of(stream) if isinstance(frame, StdoutFrame)]
         assert sizes == [32768, 32768, 32768, 1696]
 
 
-def test_output_waits_for_the_start_however_many_events_a_clone_has() -> None:
+async def test_output_waits_for_the_start_however_many_events_a_clone_has() -> None:
     """The program may print before its start is durable; a place is the same whenever it is told."""
-    stream, stamp = Stream(), {"ts": AT, "org_id": "o", "session_id": PENDING.id, "actor": "platform"}
+    stream, stamp = LiveStream(Memory()), {"ts": AT, "org_id": "o", "session_id": PENDING.id, "actor": "platform"}
     begun = CloneStarted(**stamp, url="https://example.org/a", ref=None, binding=None, entrypoint=None)  # type: ignore[arg-type]
     done = CloneCompleted(**stamp, commit="c", files=1, bytes=1, omitted=0, duration_ms=1.0)  # type: ignore[arg-type]
     stream.publish((*created(PENDING, "x").events, begun, done), PENDING)
-    stream.write("stdout", "hi", AT)
+    stream.transcript.write("stdout", "hi", AT)
+    await stream.transcript.flush()
     follower = Follower(stream, Place())
 
-    assert [place for place, _ in follower.take()] == ["1.0.0", "2.0.0", "3.0.0", "4.0.0"]
+    assert [place for place, _ in await follower.take()] == ["1.0.0", "2.0.0", "3.0.0", "4.0.0"]
     started = advance(PENDING, Started("puppet"), at=AT, actor="platform")
     stream.publish(started.events, started.session)
-    assert [place for place, _ in follower.take()] == ["5.0.0", "6.0.0", "6.2.0"]
+    assert [place for place, _ in await follower.take()] == ["5.0.0", "6.0.0", "6.2.0"]
     with pytest.raises(InvalidRequest):
         Follower(stream, Place(4, 2))
 
@@ -182,8 +263,8 @@ NOWHERE = [Place(frames=99), Place(4, 3, 0), Place(4, 0, 1), Place(4, 999999, 0)
 
 
 @pytest.mark.parametrize("place", NOWHERE)
-def test_a_place_the_stream_never_reached_is_refused(place: Place) -> None:
-    for stream in played([("stdout", "hi")], "finished"):
+async def test_a_place_the_stream_never_reached_is_refused(place: Place) -> None:
+    for stream in await played([("stdout", "hi")], "finished"):
         with pytest.raises(InvalidRequest):
             Follower(stream, place)
 

@@ -124,7 +124,7 @@ def test_what_dead_launchers_left_is_removed_and_the_living_stay(tmp_path: Path)
     for instance in ("1-dead", "2-alive"):
         (tmp_path / "enclave" / instance / "s1").mkdir(parents=True)
 
-    cgroup.remove_instances(Mounts({}, str(tmp_path), "/"), unless=lambda name: name.endswith("alive"))
+    assert cgroup.remove_instances(Mounts({}, str(tmp_path), "/"), unless=lambda name: name.endswith("alive"))
 
     assert [path.name for path in (tmp_path / "enclave").iterdir()] == ["2-alive"]
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from enclave.contracts.audit import SandboxStarted, SessionTornDown
 from enclave.contracts.frames import EndFrame, PhaseFrame, ResultFrame, StderrFrame, StdoutFrame
+from enclave.contracts.logs import LogEntry
 from enclave.contracts.policy import EgressPolicy, Language, SessionLimits
 from enclave.contracts.sessions import Phase, Session, SessionResult
 
@@ -34,6 +35,8 @@ DONE = session(phase=Phase.SUCCEEDED, result=RESULT, started_at=NOW, finished_at
 RUNNING = PhaseFrame(phase=Phase.RUNNING, ts=NOW)
 HI = StdoutFrame(chunk="hi\n", ts=NOW)
 OH = StderrFrame(chunk="oh\n", ts=NOW)
+PRINTED = LogEntry(channel="stdout", text="hi\n", offset=0, ts=NOW)
+GRUMBLED = LogEntry(channel="stderr", text="oh\n", offset=0, ts=NOW)
 RESULTED = ResultFrame(result=RESULT, ts=NOW)
 END = EndFrame(phase=Phase.SUCCEEDED, ts=NOW)
 

@@ -21,11 +21,26 @@ from enclave.contracts.errors import (
     Unauthenticated,
     Unavailable,
 )
+from enclave.contracts.logs import LogEntry
 from enclave.contracts.policy import EgressMode, EgressPolicy, Language, RequestedLimits
 from enclave.contracts.sessions import CreateSessionRequest, Health, Phase, Session
 from enclave.contracts.wire import Page
 from tests.sdk.conftest import Play
-from tests.sdk.samples import DONE, END, HI, ID, OH, RESULT, RESULTED, RUNNING, STARTED, TORN_DOWN, session
+from tests.sdk.samples import (
+    DONE,
+    END,
+    GRUMBLED,
+    HI,
+    ID,
+    OH,
+    PRINTED,
+    RESULT,
+    RESULTED,
+    RUNNING,
+    STARTED,
+    TORN_DOWN,
+    session,
+)
 from tests.sdk.scripted import Reply, cut_off, event, events, ok, problem, raw, scripted
 
 
@@ -208,6 +223,14 @@ def test_one_page_is_one_request(play: Play) -> None:
         assert play(server.base_url, _once("page", cursor="c1", limit=7)) == page
 
     assert server.asked[0].path == "/sessions?limit=7&cursor=c1"
+
+
+def test_one_page_of_output_is_one_request(play: Play) -> None:
+    page = Page[LogEntry](items=(PRINTED, GRUMBLED), next_cursor="c2")
+    with scripted(ok(page)) as server:
+        assert play(server.base_url, _once("logs", ID, "c1")) == page
+
+    assert server.asked[0].path == f"/sessions/{ID}/logs?after=c1"
 
 
 def test_the_audit_trail_comes_whole(play: Play) -> None:

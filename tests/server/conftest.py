@@ -25,11 +25,12 @@ from enclave.identity.outbox import Sink
 from enclave.identity.remote import Terms
 from enclave.identity.separate import Place, SeparateIdentity, separate_identity
 from enclave.identity.service import DATABASE, Identity
-from enclave.orchestrator.orchestrator import Bounds, Orchestrator, Ports, ServiceBindings
+from enclave.orchestrator.orchestrator import Bounds, Keyring, Orchestrator, Ports, ServiceBindings, Webhooks
 from enclave.server.app import Application, Surface
 from enclave.server.call import ELSEWHERE, Platform
 from enclave.server.internal import internal_routes
 from enclave.store.files import DirectoryFiles
+from enclave.store.journal import DirectoryJournals
 from enclave.store.sqlite import SqliteStore
 from enclave.telemetry.prometheus import Metrics
 from enclave.telemetry.readiness import Readiness
@@ -234,10 +235,11 @@ async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     store = SqliteStore.open(tmp_path / "enclave.db")
     backend = PuppetBackend()
     metrics = Metrics()
-    files = DirectoryFiles.open(tmp_path / "files")
-    ports = Ports(store, backend, lambda: datetime.now(UTC), files, store.tenancy(), observer=metrics)
+    files, journals = DirectoryFiles.open(tmp_path / "files"), DirectoryJournals.open(tmp_path / "journals")
+    ports = Ports(store, backend, lambda: datetime.now(UTC), files, store.tenancy(), journals, observer=metrics)
     bindings = ServiceBindings(store.bindings(bytes(32)), ports.clock)
-    orchestrator = Orchestrator(ports, bindings, Bounds(max_concurrency=100))
+    webhooks = Webhooks(store.outbox(bytes(32)), Keyring(store.signing(bytes(32)), ports.clock), ports.clock)
+    orchestrator = Orchestrator(ports, bindings, Bounds(max_concurrency=100), webhooks)
     health = Health(ok=True, backend=backend.name, backend_healthy=True)
     sink = None if separate else orchestrator.note
     identity = Identity.open(tmp_path / "home", sink, now=ports.clock, jwt_secret=JWT_SECRET)
@@ -258,5 +260,6 @@ async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         for connection in site.connections:
             connection.close()
         await orchestrator.close()
+    await journals.close()
     identity.close()
     await store.close()

@@ -18,10 +18,11 @@ from enclave.contracts.members import (
     ResetPassword,
     Switch,
 )
-from enclave.contracts.operations import LOGIN, OPERATIONS, Operation
+from enclave.contracts.operations import LOGIN, OPERATIONS, REDELIVER, Operation
 from enclave.contracts.orgs import AskReset, CreateOrg, FoundOrg
-from enclave.contracts.sessions import CreateSessionRequest
+from enclave.contracts.sessions import CreateSessionRequest, Phase
 from enclave.contracts.tenancy import OrgPolicy, OrgTerms
+from enclave.core.webhook import delivery_id
 from tests.orchestrator.test_files import leaves
 from tests.server.conftest import BOTH, SPARE, Site
 
@@ -83,6 +84,10 @@ async def status(site: Site, operation: Operation, role: str | None, org_id: str
     # What calls for one that is disabled is refused before it is asked what it wants.
     target = SPARE if operation.path.endswith("able") else target
     target = f"viewer.{org_id}" if "members" in operation.path else target
+    if operation is REDELIVER:
+        hooked = {"code": "x", "webhookUrl": "https://hooks.example.org"}
+        ended = await site.ask("POST", "/sessions", hooked, token=f"owner.{org_id}", prefer="wait=5")
+        target = delivery_id(ended.json["id"], Phase.SUCCEEDED)
     path = operation.path.format(id=target, name=f"of-{org_id.replace('_', '-')}", path="a.txt")
     bodies: dict[object, object] = {CreateSessionRequest: {"code": "x"}, PutBinding: BINDING, CreateKey: KEY} | BODIES
     body = bodies.get(operation.body)

@@ -168,11 +168,6 @@ async def test_a_body_too_large_is_refused(site: Site, declared: bool) -> None:
     assert status == 400
 
 
-async def test_what_is_not_implemented_is_refused_by_name(site: Site) -> None:
-    answer = await site.ask("POST", "/sessions", {"code": "x", "webhookUrl": "https://a.example"})
-    assert (answer.status, [error.field for error in problem(answer).errors]) == (422, ["webhookUrl"])
-
-
 @pytest.mark.parametrize("where", [{}, {"limits": {}}, {"labels": {}}])
 async def test_a_name_of_a_megabyte_is_not_sent_back(site: Site, where: dict[str, dict[str, object]]) -> None:
     name = "x" * (1 << 20)

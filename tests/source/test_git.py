@@ -1,6 +1,7 @@
 """Clones from a real server over smart HTTP, by repositories and servers that mean ill."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -108,6 +109,23 @@ async def test_what_another_control_plane_left_is_swept(fetcher: GitFetcher, sit
     GitFetcher.open(fetcher._where, ())
 
     assert list(fetcher._where.iterdir()) == []
+
+
+def test_a_clone_that_is_still_being_ended_keeps_no_server_from_starting(tmp_path: Path) -> None:
+    left = tmp_path / "sources" / "0123456789abcdef"
+    left.mkdir(parents=True)
+
+    def writes_on() -> None:
+        with contextlib.suppress(FileNotFoundError):
+            for number in range(20_000):
+                (left / str(number)).touch()
+
+    ending = threading.Thread(target=writes_on)
+    ending.start()
+    GitFetcher.open(tmp_path / "sources", ())
+    ending.join()
+
+    assert not left.exists()
 
 
 def test_the_doctor_looks_for_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,7 +194,7 @@ async def test_a_database_of_the_first_version_gets_its_bindings(path: Path) -> 
     chain = await store.chain("org_a")
     await store.close()
 
-    assert (SCHEMA_VERSION, len(chain), verify(chain)) == (6, 2, None)
+    assert (SCHEMA_VERSION, len(chain), verify(chain)) == (7, 2, None)
 
 
 async def test_nothing_that_holds_a_secret_shows_it(store: SqliteStore) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from enclave import __version__
-from enclave.cli import account, audit, binding, key, member, operator, org, policy, template
+from enclave.cli import account, audit, binding, key, member, operator, org, policy, template, webhook
 from enclave.cli.say import PLATFORM, complain, fail, printable, refuse
 from enclave.contracts.errors import EnclaveError
 from enclave.contracts.policy import Language
@@ -34,6 +34,7 @@ app.add_typer(policy.app, name="policy")
 app.add_typer(operator.app, name="operator")
 for command in (account.login, account.logout, account.password):
     app.command()(command)
+app.add_typer(webhook.app, name="webhook")
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The session's id.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
@@ -175,6 +176,10 @@ def run(  # noqa: PLR0913  every option of a command is a parameter
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to put the files that the program leaves in `out`.")
     ] = None,
+    webhook: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Where to post the session when it is over; see `enclave webhook`."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run a program in a sandbox: its output as it comes, then the value it gave to enclave.result(), as JSON.
@@ -189,6 +194,7 @@ def run(  # noqa: PLR0913  every option of a command is a parameter
     """
     from enclave.cli.execute import execute, files_of, git_source, labels_of, language_of, source
     from enclave.cli.reach import anywhere
+    from enclave.sdk.client import Enclave
     from enclave.sdk.request import request_of
 
     request = request_of(
@@ -204,9 +210,11 @@ def run(  # noqa: PLR0913  every option of a command is a parameter
             **({"bindings": bind} if bind else {}),
             "labels": labels_of(label),
             "files": files_of(put),
+            **({"webhook_url": webhook} if webhook is not None else {}),
         },
     )
-    with anywhere() as client:
+    # A webhook is sent after the program is over, by a server that is still there then.
+    with anywhere() if webhook is None else Enclave() as client:
         raise typer.Exit(execute(client, request, json=json, out=out))
 
 
@@ -232,15 +240,15 @@ def logs(
     session_id: Id,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the session is over.")] = False,
 ) -> None:
-    """Print what a session's program printed."""
-    from enclave.cli.execute import relay
+    """Print what a session's program printed, up to now if it still runs."""
+    from enclave.cli.execute import read, relay
     from enclave.sdk.client import Enclave
 
     with Enclave() as client:
-        if not follow and client.get(session_id).phase in (Phase.PENDING, Phase.RUNNING):
-            complain(f"error: {session_id} is not over; see what it prints with --follow")
-            raise typer.Exit(PLATFORM)
-        relay(client.stream(session_id))
+        if follow:
+            relay(client.stream(session_id))
+        else:
+            read(client, session_id)
 
 
 @app.command()

@@ -53,6 +53,17 @@ def relay(frames: Iterable[StreamFrame]) -> bool:
     return within_line
 
 
+def read(client: Enclave, session_id: str) -> None:
+    """Write what a session has printed so far."""
+    page = client.logs(session_id)
+    while page.items:
+        for entry in page.items:
+            _write(sys.stdout if entry.channel == "stdout" else sys.stderr, entry.text)
+        if page.next_cursor is None:
+            return
+        page = client.logs(session_id, page.next_cursor)
+
+
 def source(file: str | None, code: str | None) -> str:
     """The program text: the argument, the file's, or standard input's. Raises a usage error."""
     if (file is None) == (code is None):

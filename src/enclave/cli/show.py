@@ -19,12 +19,15 @@ from enclave.contracts.members import Member, OpenInvitation
 from enclave.contracts.orgs import Org, OrgState
 from enclave.contracts.sessions import Session
 from enclave.contracts.tenancy import Meter, OrgPolicy, OrgTerms, OrgUsage, PolicyView
+from enclave.contracts.webhooks import Delivery
 from enclave.contracts.wire import Wire
 
 _PIPE_WIDTH: Final = 10_000
 _BAR: Final = 20
 _STAMP: Final = frozenset({"ts", "org_id", "session_id", "actor", "seq", "previous", "digest", "type"})
-_WHOLE: Final = frozenset({"SESSION", "EVENT", "CONTROL", "BINDING", "KEY", "MEMBER", "ORG", "INVITATION", "QUOTA"})
+_WHOLE: Final = frozenset(
+    {"SESSION", "EVENT", "CONTROL", "BINDING", "KEY", "MEMBER", "ORG", "INVITATION", "QUOTA", "WEBHOOK"}
+)
 _STYLES: Final[Mapping[str, str]] = {"succeeded": "green", "failed": "red", "killed": "red", "running": "cyan"}
 
 
@@ -165,6 +168,12 @@ def members(found: Iterable[Member]) -> None:
     _print(("MEMBER", "EMAIL", "ROLE"), [[_text(each) for each in (one.id, one.email, one.role)] for one in found])
 
 
+def deliveries(found: Iterable[Delivery]) -> None:
+    """A line for each webhook."""
+    heads = ("WEBHOOK", "HOST", "STATE", "ATTEMPTS", "LAST STATUS", "LAST ERROR", "NEXT ATTEMPT", "DELIVERED")
+    _print(heads, [_delivery(one) for one in found])
+
+
 def invitations(found: Iterable[OpenInvitation]) -> None:
     """A line for each invitation that waits."""
     rows = [(one.id, one.email, one.role, _moment(one.expires_at)) for one in found]
@@ -271,6 +280,13 @@ def _key(key: Key) -> Sequence[Text]:
     moments = (key.created_at, key.expires_at, key.last_used_at, key.revoked_at)
     stamps = [_moment(moment) for moment in moments]
     return tuple(_text(each) for each in (key.id, key.name, key.role, " ".join(key.scopes), *stamps))
+
+
+def _delivery(one: Delivery) -> Sequence[Text]:
+    stamps = [f"{moment:%Y-%m-%d %H:%M:%S}" if moment else "-" for moment in (one.next_attempt_at, one.delivered_at)]
+    status = "-" if one.last_status is None else str(one.last_status)
+    said = (str(one.attempts), status, one.last_error or "", *stamps)
+    return tuple(_text(each) for each in (one.id, one.host, one.state, *said))
 
 
 def _caller(found: WhoAmI) -> Sequence[str]:

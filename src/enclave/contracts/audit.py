@@ -11,30 +11,19 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from enclave.contracts.bindings import BindingName, InjectionKind, Method
+from enclave.contracts.event import GENESIS as GENESIS
+from enclave.contracts.event import Event as Event
 from enclave.contracts.files import FilesDigest
 from enclave.contracts.identity import Role, Scope
 from enclave.contracts.policy import EgressPolicy, Language, SessionLimits
 from enclave.contracts.sessions import GrantedBindings, KillReason, Labels, Phase
 from enclave.contracts.tenancy import OrgPolicy, OrgTerms
-from enclave.contracts.wire import OrgId, SessionId, Timestamp, Wire
-
-GENESIS = "0" * 64
+from enclave.contracts.webhooks import WebhookDelivered, WebhookFailed, WebhookRedelivered, WebhookSecretRotated
+from enclave.contracts.wire import Timestamp
 
 
 def _absent(value: object) -> bool:
     return value is None
-
-
-class Event(Wire):
-    """What every event says: when, whose, by whom, and its place in the chain (`seq` counts from 1 in each org)."""
-
-    ts: Timestamp
-    org_id: OrgId
-    session_id: SessionId | None
-    actor: str
-    seq: int = 0
-    previous: str = GENESIS
-    digest: str = ""
 
 
 class SessionCreated(Event):
@@ -379,6 +368,10 @@ AuditEvent = Annotated[
     | SessionTornDown
     | BindingPut
     | BindingDeleted
+    | WebhookSecretRotated
+    | WebhookDelivered
+    | WebhookFailed
+    | WebhookRedelivered
     | KeyCreated
     | KeyRevoked
     | SignedIn

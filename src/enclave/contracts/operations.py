@@ -9,6 +9,7 @@ from enclave.contracts.frames import StreamFrame
 from enclave.contracts.identity import Scope, WhoAmI
 from enclave.contracts.introspection import IdentityHealth
 from enclave.contracts.keys import CreateKey, Key, MadeKey
+from enclave.contracts.logs import LogEntry
 from enclave.contracts.members import (
     AcceptInvitation,
     ChangeMember,
@@ -27,6 +28,7 @@ from enclave.contracts.members import (
 from enclave.contracts.orgs import AskReset, CreateOrg, FoundedOrg, FoundOrg, Org, OrgState, ResetCode
 from enclave.contracts.sessions import CreateSessionRequest, Health, Ready, Session, SessionResult
 from enclave.contracts.tenancy import OrgPolicy, OrgTerms, OrgUsage, PolicyView
+from enclave.contracts.webhooks import Delivery, WebhookSecret
 from enclave.contracts.wire import Page, Wire
 
 Authority = Literal["identity", "control_plane"]
@@ -111,6 +113,12 @@ STREAM_SESSION: Final = Operation(
     name="stream_session", method="GET", path="/sessions/{id}/stream", scope=Scope.SESSIONS_READ, result=StreamFrame,
     streams=True, summary="Everything that happens in the session, from its start, as server-sent events.",
 )  # fmt: skip
+GET_LOGS: Final = Operation(
+    name="get_logs", method="GET", path="/sessions/{id}/logs", scope=Scope.SESSIONS_READ, result=Page[LogEntry],
+    query=("limit", "after"),
+    summary="What the program printed, in its order, while it runs and after. `nextCursor` is null once the session is "
+    "over and all was given; until then ask with it for what came since.",
+)  # fmt: skip
 GET_FILE: Final = Operation(
     name="get_file", method="GET", path="/sessions/{id}/files/{path}", scope=Scope.SESSIONS_READ, result=bytes,
     media="application/octet-stream",
@@ -138,6 +146,22 @@ GET_BINDING: Final = Operation(
 DELETE_BINDING: Final = Operation(
     name="delete_binding", method="DELETE", path="/bindings/{name}", scope=Scope.BINDINGS_WRITE, result=Binding,
     summary="Delete a service binding and its secret; the answer is the binding as it was.",
+)  # fmt: skip
+ROTATE_WEBHOOK_SECRET: Final = Operation(
+    name="rotate_webhook_secret", method="POST", path="/webhooks/secret", scope=Scope.WEBHOOKS_WRITE, status=201,
+    result=WebhookSecret,
+    summary="Sign the org's webhooks with a new secret, which is shown this once. The one before it signs beside it "
+    "for 24 hours.",
+)  # fmt: skip
+LIST_DELIVERIES: Final = Operation(
+    name="list_deliveries", method="GET", path="/webhooks/deliveries", scope=Scope.WEBHOOKS_READ, result=Page[Delivery],
+    query=("limit", "cursor", "session"),
+    summary="The org's webhooks of sessions that are over, newest session first, and what became of each.",
+)  # fmt: skip
+REDELIVER: Final = Operation(
+    name="redeliver", method="POST", path="/webhooks/deliveries/{id}/redeliver", scope=Scope.WEBHOOKS_WRITE,
+    result=Delivery,
+    summary="Send a webhook again, at once and with all its retries. Its `webhook-id` stays what it was.",
 )  # fmt: skip
 WHOAMI: Final = Operation(
     name="whoami", method="GET", path="/whoami", scope=None, any_scope=True, result=WhoAmI,
@@ -295,8 +319,9 @@ OPERATOR_GET_USAGE: Final = Operation(
 )  # fmt: skip
 
 OPERATIONS: Final = (
-    HEALTH, READY, METRICS, CREATE_SESSION, LIST_SESSIONS, GET_SESSION, GET_RESULT, GET_AUDIT, STREAM_SESSION, GET_FILE,
-    TEARDOWN_SESSION, PUT_BINDING, LIST_BINDINGS, GET_BINDING, DELETE_BINDING, WHOAMI,
+    HEALTH, READY, METRICS, CREATE_SESSION, LIST_SESSIONS, GET_SESSION, GET_RESULT, GET_AUDIT, STREAM_SESSION, GET_LOGS,
+    GET_FILE, TEARDOWN_SESSION, PUT_BINDING, LIST_BINDINGS, GET_BINDING, DELETE_BINDING,
+    ROTATE_WEBHOOK_SECRET, LIST_DELIVERIES, REDELIVER, WHOAMI,
     CREATE_KEY, LIST_KEYS, REVOKE_KEY, GET_ORG_AUDIT, LIST_MEMBERS, CHANGE_MEMBER, REMOVE_MEMBER, CREATE_INVITATION,
     ACCEPT_INVITATION, LOGIN, REFRESH_TOKEN, LOGOUT,
     GET_USAGE, GET_POLICY, PUT_POLICY, OPERATOR_GET_TERMS, OPERATOR_PUT_TERMS, OPERATOR_GET_USAGE,

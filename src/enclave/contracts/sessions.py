@@ -85,7 +85,8 @@ class CreateSessionRequest(Wire):
 
     `template` names an environment with packages; without one there is the standard library alone. With `code`, the
     tree of a `source` can be imported from. `files` are put beside the program, in its working directory, before it
-    starts; they may have directories in their paths.
+    starts; they may have directories in their paths. When the session is over, it is posted to `webhook_url`,
+    `https://host[:port]/path[?query]`, which is shown nowhere.
     """
 
     source: Source | None = None

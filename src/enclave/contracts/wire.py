@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Final, Generic, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 from pydantic.alias_generators import to_camel
@@ -26,7 +26,8 @@ Timestamp = Annotated[
 ]
 """An aware moment; on the wire RFC 3339 in UTC with microseconds."""
 
-SessionId = Annotated[str, Field(pattern=r"^ses_[0-9a-z]{26}$")]
+SESSION_ID: Final = r"^ses_[0-9a-z]{26}$"
+SessionId = Annotated[str, Field(pattern=SESSION_ID)]
 OrgId = Annotated[str, Field(min_length=1, max_length=64)]
 
 

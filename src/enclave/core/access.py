@@ -14,6 +14,7 @@ ROLES: Final[Mapping[Role, frozenset[Scope]]] = {
     Role.VIEWER: frozenset({Scope.SESSIONS_READ, Scope.BINDINGS_READ}),
     Role.AUDITOR: frozenset(
         {Scope.SESSIONS_READ, Scope.BINDINGS_READ, Scope.MEMBERS_READ, Scope.KEYS_READ, Scope.AUDIT_READ}
+        | {Scope.WEBHOOKS_READ}
     ),
 }
 """What each role may do, and all that it may do."""

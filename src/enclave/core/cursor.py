@@ -15,6 +15,7 @@ _SESSION = re.compile(r"ses_[0-9a-z]{26}\Z")
 _BINDING = re.compile(BINDING_NAME)
 _KEY = re.compile(r"[0-9a-z]{16}\Z")
 _MEMBER = re.compile(r"[0-9A-Za-z_.@-]{1,128}\Z")
+_LOG = re.compile(r"[0-9]{1,12}\.[0-9]{1,12}\Z")
 _SEQ = re.compile(r"[0-9]{1,18}\Z")
 
 T = TypeVar("T")
@@ -48,6 +49,16 @@ def binding_cursor(name: str) -> str:
 def binding_of_cursor(cursor: str | None) -> str:
     """The binding a cursor stands at, empty for none; raises InvalidRequest."""
     return _open(cursor, "b:", _BINDING) if cursor is not None else ""
+
+
+def delivery_cursor(session_id: str) -> str:
+    """The cursor of the webhooks of sessions older than this one."""
+    return _seal(f"d:{session_id}")
+
+
+def delivery_of_cursor(cursor: str | None) -> str | None:
+    """The session a cursor stands at; raises InvalidRequest."""
+    return _open(cursor, "d:", _SESSION) if cursor is not None else None
 
 
 def key_cursor(key_id: str) -> str:
@@ -90,6 +101,17 @@ def org_of_cursor(cursor: str | None) -> str:
     return _open(cursor, "o:", _MEMBER) if cursor is not None else ""
 
 
+def log_cursor(stdout: int, stderr: int) -> str:
+    """The cursor of the output behind so many characters of each channel."""
+    return _seal(f"l:{stdout}.{stderr}")
+
+
+def log_of(cursor: str | None) -> tuple[int, int]:
+    """How many characters of stdout and of stderr lie before a cursor; raises InvalidRequest."""
+    stdout, _, stderr = _open(cursor, "l:", _LOG, "after").partition(".") if cursor is not None else ("0", "", "0")
+    return int(stdout), int(stderr)
+
+
 def check_limit(limit: int) -> None:
     """Raise InvalidRequest unless a page may have that many items."""
     if not 1 <= limit <= MAX_PAGE:
@@ -108,17 +130,18 @@ def _seal(text: str) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def _open(cursor: str, kind: str, shape: re.Pattern[str]) -> str:
+def _open(cursor: str, kind: str, shape: re.Pattern[str], field: str = "cursor") -> str:
     try:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
     except ValueError:
-        _refuse()
+        refuse(field)
     place = text.removeprefix(kind)
     if place == text or not shape.fullmatch(place):
-        _refuse()
+        refuse(field)
     return place
 
 
-def _refuse() -> NoReturn:
+def refuse(field: str) -> NoReturn:
+    """Raise InvalidRequest for a cursor that is of no page, or not of this list."""
     message = "is not a cursor of this list; use a nextCursor as it was given"
-    raise InvalidRequest("the cursor is malformed", errors=(FieldProblem(field="cursor", message=message),))
+    raise InvalidRequest("the cursor is malformed", errors=(FieldProblem(field=field, message=message),))

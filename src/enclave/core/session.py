@@ -39,14 +39,31 @@ UNSETTLED: Final = frozenset({Phase.PENDING, Phase.RUNNING})
 
 
 @dataclass(frozen=True, slots=True)
+class Callback:
+    """Where a session is posted when it is over: the host, and the whole URL, sealed."""
+
+    host: str
+    sealed: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
-    """A session before and after, and the events that explain it; a store commits all of it or nothing. What brings a
-    session into being may claim a key for it."""
+    """A session before and after, and the events that explain it; a store commits all of it or nothing.
+
+    What brings a session into being may claim a key for it, and have a `callback`. The change that ends it is then also
+    what makes its webhook due.
+    """
 
     before: Phase | None
     session: Session
     events: tuple[AuditEvent, ...]
     claim: Claim | None = None
+    callback: Callback | None = None
+
+    @property
+    def settles(self) -> bool:
+        """Whether this is what ends the session."""
+        return self.before in UNSETTLED and self.session.phase not in UNSETTLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +71,8 @@ class Program:
     """What a session runs, the files that are put beside it, and what it was granted.
 
     Without code it is the entry point of its source. `bindings` are for the session's broker; `fetching` is for who
-    fetches the source, and for nobody else. `claim` is the key that its session takes.
+    fetches the source, and for nobody else. `claim` is the key that its session takes, `callback` where that is posted
+    when it is over.
     """
 
     code: str | None
@@ -62,6 +80,7 @@ class Program:
     bindings: tuple[Grant, ...] = ()
     fetching: Grant | None = None
     claim: Claim | None = None
+    callback: Callback | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +118,11 @@ Outcome = Started | Finished | Lost | TornDown
 
 
 def created(
-    session: Session, code: str | None, files: Sequence[SessionFile] = (), claim: Claim | None = None
+    session: Session,
+    code: str | None,
+    files: Sequence[SessionFile] = (),
+    claim: Claim | None = None,
+    callback: Callback | None = None,
 ) -> Change:
     """The change that brings a session into being; without code its program is its source's entry point."""
     source = (code or "").encode()
@@ -117,7 +140,7 @@ def created(
         code_sha256=hashlib.sha256(source).hexdigest(),
         files=digest(files),
     )
-    return Change(None, session, (event,), claim)
+    return Change(None, session, (event,), claim, callback)
 
 
 def phase_after(outcome: Outcome) -> Phase:

@@ -110,7 +110,7 @@ class Allowance:
 
     def check(self, request: CreateSessionRequest, backend: str, grants: Sequence[Grant]) -> None:
         """Raise PolicyForbids, naming each field that asks for more than the policies allow; limits are not looked at.
-        The request's egress rules must be well-formed."""
+        The request's egress rules and URLs must be well-formed."""
         asked = _Asked.of(request, backend, grants)
         problems: dict[str, str] = {}
         for bound in self.bounds:
@@ -143,6 +143,8 @@ class _Asked:
         urls = [(f"serviceBindings.{at}", grant.url) for at, grant in enumerate(grants)]
         if request.source is not None:
             urls.append(("source.git.url", request.source.git.url))
+        if request.webhook_url is not None:
+            urls.append(("webhookUrl", request.webhook_url))
         parsed = tuple((f"egress.allow.{at}", parse_rule(rule)) for at, rule in enumerate(rules))
         return cls(request.template, backend, parsed, tuple(urls))
 

@@ -3,6 +3,7 @@ is refused, not mended."""
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final
 
@@ -24,20 +25,41 @@ class Malformed(ValueError):
     """Why an address is refused; it never repeats the address, which may hold a secret."""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an https or http URL without a query leads."""
+
+    scheme: str
+    host: Address | str
+    port: int
+    path: str
+
+    @property
+    def origin(self) -> str:
+        """All before the path, in its one form: lower case, no default port."""
+        shown = f"[{self.host}]" if isinstance(self.host, IPv6Address) else str(self.host)
+        return f"{self.scheme}://{shown}{'' if self.port == _DEFAULT_PORTS[self.scheme] else f':{self.port}'}"
+
+
 def upstream(url: str, private: Sequence[Network]) -> str:
     """The URL of an upstream in its one form: lower case, no default port, no slash at the end. Raises Malformed.
 
     A literal address must be public, or inside one of the `private` networks; plain http is for the latter alone.
     """
+    found = place(url, private)
+    return f"{found.origin}{path_prefix(found.path or '/').removesuffix('/')}"
+
+
+def place(url: str, private: Sequence[Network]) -> Place:
+    """Where a URL leads, its path as it came. Raises Malformed as `upstream` does."""
     _check_parts(url)
     found = _URL.fullmatch(url)
     if found is None:
         raise Malformed("must be https://host[:port][/path]")
-    scheme, host, port, path = found[1].lower(), _host(found[2]), _port(found[3]), found[4] or ""
+    scheme, host = found[1].lower(), _host(found[2])
+    port = _port(found[3]) or _DEFAULT_PORTS[scheme]
     _check_host(scheme, host, private)
-    shown = f"[{host}]" if isinstance(host, IPv6Address) else str(host)
-    place = "" if port in (None, _DEFAULT_PORTS[scheme]) else f":{port}"
-    return f"{scheme}://{shown}{place}{path_prefix(path or '/').removesuffix('/')}"
+    return Place(scheme, host, port, found[4] or "")
 
 
 def path_prefix(path: str) -> str:

@@ -23,23 +23,25 @@ class Upstreams:
             found = await resolve(host.strip("[]"))
         except Unresolved:
             raise socket.gaierror(socket.EAI_NONAME, "the upstream's name does not resolve") from None
-        allowed = [address for address in found if self._allowed(address)]
+        allowed = [address for address in found if self.allowed(address)]
         if not allowed:
             raise Refused("the upstream is at an address that the operator has not given leave for")
         failures: list[OSError] = []
         for address in allowed:
             try:
-                return await _connect(address, port)
+                return await dial(address, port)
             except OSError as error:
                 failures.append(error)
         raise failures[0]
 
-    def _allowed(self, address: Address) -> bool:
+    def allowed(self, address: Address) -> bool:
+        """Whether an address may be called."""
         # This machine's own addresses lead nowhere; one that the operator named is meant.
         return may_call(address, self._private) and (self._leads_away(address) or inside(address, self._private))
 
 
-async def _connect(address: Address, port: int) -> socket.socket:
+async def dial(address: Address, port: int) -> socket.socket:
+    """A TCP connection to an address. Raises OSError."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     made = socket.socket(family, socket.SOCK_STREAM)
     try:

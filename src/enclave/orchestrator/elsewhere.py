@@ -3,7 +3,7 @@ asking for it."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from itertools import takewhile
 from typing import Final
 from weakref import ReferenceType, WeakValueDictionary, ref
@@ -14,7 +14,9 @@ from enclave.contracts.sessions import Phase, Session
 from enclave.core.session import UNSETTLED
 from enclave.orchestrator.settling import trail_of
 from enclave.orchestrator.stream import Stream, opens
-from enclave.store.base import Filter, Replicas, Store, Wish
+from enclave.orchestrator.transcript import kept
+from enclave.store.base import Channel, Chunk, Filter, Store
+from enclave.store.base.replicas import Replicas, Wish
 
 TEARDOWN_SECONDS: Final = 10.0
 """How long another control plane may take to tear a session down."""
@@ -27,12 +29,25 @@ _MANY: Final = 10_000
 _log = logging.getLogger(__name__)
 
 
+class Unseen:
+    """The transcript of a session that another control plane runs: its output is where it runs."""
+
+    over = False
+
+    def __init__(self) -> None:
+        self.totals: dict[Channel, int] = {"stdout": 0, "stderr": 0}
+
+    async def read(self, place: int) -> tuple[Sequence[Chunk], int]:
+        """Nothing yet."""
+        return (), place
+
+
 class RemoteStream(Stream):
     """What is told of a session that another control plane runs: its events as they are committed, and what it printed
     when it is over."""
 
     def __init__(self, store: Store, session: Session) -> None:
-        super().__init__()
+        super().__init__(Unseen())
         self.session = session
         self.over = False
         # Somebody may come from where the output is live, and has more of it than there is here.
@@ -52,11 +67,12 @@ class RemoteStream(Stream):
         # Of a session that was not over a moment ago the end is not told before its result is known.
         self.session, self.over = session, session.phase not in UNSETTLED
         known = events if self.over else tuple(takewhile(opens, events))
+        if self.over:
+            self.transcript = kept(session, ())
+            self.shortened = session.result is not None and session.result.error is not None
         if known:
             self._seq = known[-1].seq
             self.publish(known, session)
-        if self.over:
-            self.conclude(session)
 
 
 class Elsewhere:

@@ -12,24 +12,23 @@ from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
 
-from enclave.backends.base import Exit
 from enclave.contracts.audit import AuditEvent, OrgDisabled, OrgEnabled
 from enclave.contracts.errors import (
     Conflict,
-    FieldProblem,
     NoSuchFile,
     NotFound,
-    PolicyUnenforceable,
     QuotaExceeded,
     Unauthenticated,
     Unavailable,
 )
 from enclave.contracts.files import SessionFile
 from enclave.contracts.identity import Principal
+from enclave.contracts.logs import LogEntry
 from enclave.contracts.operations import (
     CREATE_SESSION,
     GET_AUDIT,
     GET_FILE,
+    GET_LOGS,
     GET_ORG_AUDIT,
     GET_RESULT,
     GET_SESSION,
@@ -42,32 +41,34 @@ from enclave.contracts.sessions import CreateSessionRequest, Phase, Session, Ses
 from enclave.contracts.wire import Page
 from enclave.core.access import authorize
 from enclave.core.claim import Claim, claim_of
-from enclave.core.cursor import check_limit, cut, event_cursor, seq_of, session_cursor, session_of
+from enclave.core.cursor import check_limit, cut, event_cursor, log_of, refuse, seq_of, session_cursor, session_of
 from enclave.core.files import check_files, contents
 from enclave.core.policy import Ceiling, check_egress, check_template, require, required, resolve
 from enclave.core.remote import Remote
-from enclave.core.session import UNSETTLED, Program, TornDown, advance
+from enclave.core.session import UNSETTLED, Program
 from enclave.core.tenancy import Allowance
 from enclave.orchestrator.account import Account
 from enclave.orchestrator.bindings import ServiceBindings
 from enclave.orchestrator.claims import Claims
 from enclave.orchestrator.elsewhere import Elsewhere
-from enclave.orchestrator.ending import Loss, Printed, cut_short
-from enclave.orchestrator.identifier import first_id, session_ids
-from enclave.orchestrator.record import OPERATOR, Ports, Record
+from enclave.orchestrator.identifier import session_ids
+from enclave.orchestrator.log import Pages
+from enclave.orchestrator.record import Ports, Record
+from enclave.orchestrator.retention import Ages, Retention
 from enclave.orchestrator.run import Run, Stop
-from enclave.orchestrator.settling import settle, trail_of
+from enclave.orchestrator.settling import journalled, settle, trail_of
 from enclave.orchestrator.stream import Follower, Stream, parse_place, told
+from enclave.orchestrator.teardown import Teardown
 from enclave.orchestrator.tenancy import Tenancy
-from enclave.store.base import Content, Filter, Kept, Wish
+from enclave.orchestrator.transcript import Transcript, kept
+from enclave.orchestrator.webhook import Keyring, Webhooks
+from enclave.store.base import Content, Filter
 
-__all__ = ["Bounds", "Content", "Filter", "Orchestrator", "Ports", "ServiceBindings"]
+__all__ = ["Bounds", "Content", "Filter", "Keyring", "Orchestrator", "Ports", "ServiceBindings", "Webhooks"]
 
 _ID: Final = re.compile(r"ses_[0-9a-z]{26}\Z")
-_RESTARTED: Final = Loss("platform_restart", "the platform was restarted while the session ran")
-_FORGOTTEN_AT_ONCE: Final = 500
-_TRAIL_PART: Final = 1000
-_EVICTION_SECONDS: Final = 10.0
+DRAIN_SECONDS: Final = 3.0
+"""How long the sessions that run may take to be stopped."""
 
 DEFAULT_RETENTION: Final = timedelta(days=1)
 """How long files of a session are kept that is not torn down."""
@@ -75,8 +76,8 @@ DEFAULT_RETENTION: Final = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What the operator bounds: each session, how many run at once, and how long files are kept, and sessions, which
-    without a bound are kept for good."""
+    """What the operator bounds: each session, how many run at once, and how long files and journals are kept, and
+    sessions, which without a bound are kept for good."""
 
     max_concurrency: int
     ceiling: Ceiling = field(default_factory=Ceiling)
@@ -87,8 +88,9 @@ class Bounds:
 class Orchestrator:
     """Sessions: created, run, shown, streamed and torn down, on any backend and any store."""
 
-    def __init__(self, ports: Ports, bindings: ServiceBindings, bounds: Bounds) -> None:
+    def __init__(self, ports: Ports, bindings: ServiceBindings, bounds: Bounds, webhooks: Webhooks) -> None:
         self.bindings = bindings
+        self.webhooks = webhooks
         self.tenancy = Tenancy(ports, bounds.ceiling)
         self._ports = ports
         self._bounds = bounds
@@ -98,8 +100,9 @@ class Orchestrator:
         self._claims = Claims(ports.store, ports.clock)
         self._closed = False
         self._disabled: set[str] = set()
-        self._evicting: set[asyncio.Task[None]] = set()
         self._elsewhere = Elsewhere(ports.store, ports.replicas) if ports.replicas is not None else None
+        self._teardown = Teardown(ports, self._runs, self._elsewhere)
+        self._retention = Retention(ports, Ages(bounds.file_retention, bounds.session_retention), self._runs)
 
     async def create(
         self, principal: Principal, request: CreateSessionRequest, *, wait_seconds: float | None = None
@@ -137,9 +140,13 @@ class Orchestrator:
         session = self._accept(principal, request, program, self.tenancy.allowance(account))
         self._admit(org_id)
         self.tenancy.check(org_id, account)
+        if request.webhook_url is not None:
+            program = replace(program, callback=self.webhooks.callback(session.id, request.webhook_url))
         run = self._runs[session.id] = Run(self._ports, session, program, account.observe)
         account.enter(session.id, session.created_at)
         run.task.add_done_callback(lambda _: self._let_go(account, session.id))
+        if program.callback is not None:
+            run.task.add_done_callback(lambda _: self.webhooks.stirred.set())
         return run.record
 
     def _let_go(self, account: Account, session_id: str) -> None:
@@ -198,11 +205,20 @@ class Orchestrator:
         place = parse_place(cursor)
         if (run := self._runs.get(session_id)) is not None:
             return Follower(run.record.stream, place)
-        if session.phase not in UNSETTLED:
-            return Follower(await self._replay(session), place)
-        if self._elsewhere is None:
-            raise Unavailable("the end of this session could not be recorded")
-        return Follower(await self._elsewhere.follow(session), place)
+        return Follower(await (self._remote(session) if session.phase in UNSETTLED else self._replay(session)), place)
+
+    async def logs(
+        self, principal: Principal, session_id: str, *, after: str | None = None, limit: int = 50
+    ) -> Page[LogEntry]:
+        """What the session's program printed, behind a page's cursor: as much as is written, while it runs."""
+        authorize(principal, GET_LOGS)
+        check_limit(limit)
+        stdout, stderr = log_of(after)
+        session = await self._find(principal, session_id)
+        transcript, whole = await self._transcript(session)
+        if whole and (stdout > transcript.totals["stdout"] or stderr > transcript.totals["stderr"]):
+            refuse("after")
+        return await Pages(transcript, stdout, stderr).first(limit)
 
     async def file(self, principal: Principal, session_id: str, path: str) -> tuple[SessionFile, Content]:
         """A file that the session's program left. Raises Conflict while it runs, NoSuchFile, and Unavailable if another
@@ -217,62 +233,29 @@ class Orchestrator:
                 return file, await self._content(session, place)
         raise NoSuchFile
 
-    async def _content(self, session: Session, place: int) -> Content:
-        try:
-            return await self._ports.files.read(session.id, place)
-        except NoSuchFile:
-            ended = session.finished_at or session.created_at
-            if self._elsewhere is None or ended + self._bounds.file_retention < self._ports.clock():
-                raise
-            raise Unavailable("the file is kept by another replica, the one that ran the session") from None
-
     async def teardown(self, principal: Principal, session_id: str) -> Session:
         """Stop the session if it runs and reclaim what belongs to it; a session torn down stays as it is."""
         authorize(principal, TEARDOWN_SESSION)
-        session = await self._find(principal, session_id)
-        if self._elsewhere is None or session_id in self._runs:
-            return await self._end(session, principal.user_id)
-        if session.phase in UNSETTLED:
-            await self._elsewhere.wish(session, principal.user_id)
-            return await self._elsewhere.torn_down(session)
-        if session.phase is not Phase.TORN_DOWN and session.result is not None and session.result.files:
-            await self._elsewhere.wish(session, principal.user_id)
-        return await self._end(session, principal.user_id)
-
-    async def _end(self, session: Session, actor: str) -> Session:
-        """Tear a session down that this control plane runs, or nobody does."""
-        if (run := self._runs.get(session.id)) is not None:
-            await run.stop(Stop(actor))
-            session = await self._ports.store.get(session.org_id, session.id)
-        while session.phase is not Phase.TORN_DOWN:
-            session = await self._tear_down(session, actor)
-        if session.result is not None and session.result.files:
-            await self._ports.files.remove(session.id)
-        return session
+        return await self._teardown.order(await self._find(principal, session_id), principal.user_id)
 
     async def attend(self) -> None:
         """Do what other control planes on the store ask for, until cancelled; for nothing where there can be none."""
         if self._elsewhere is not None:
-            await self._elsewhere.attend(self._honour)
-
-    async def _honour(self, wish: Wish) -> None:
-        await self._end(await self._ports.store.get(wish.org_id, wish.session_id), wish.actor)
-
-    async def settle(self) -> None:
-        """Bring to their end sessions that nobody runs: whose control plane is gone, or could not record their end.
-        Call it now and then."""
-        await settle(self._ports, self._runs)
+            await self._elsewhere.attend(self._teardown.honour)
 
     def running(self) -> int:
         """How many sessions are pending or running here."""
         return self._unsettled()
 
+    async def settle(self) -> None:
+        """Bring to their end sessions that nobody runs, because whoever did is gone or could not record their end. Call
+        it now and then. Raises Unavailable."""
+        await settle(self._ports, self._runs)
+
     async def recover(self) -> None:
         """Settle what an earlier process left behind; its sandboxes died with it. Call it once, before anything."""
         await self.settle()
-        for kept in await self._ports.files.kept():
-            if not await self._tells_of_files(kept):
-                await self._ports.files.remove(kept.session_id)
+        await self._retention.begin()
 
     async def note(self, key: str, event: AuditEvent) -> AuditEvent:
         """Add an event of the identity authority's to its org's chain, and do what follows from it: of an org that is
@@ -290,45 +273,24 @@ class Orchestrator:
     async def evict(self, org_id: str) -> None:
         """Stop and tear down every session of an org that runs. Returns when that is done, or after 10 seconds, while
         it goes on."""
-        if self._elsewhere is not None:
-            await self._elsewhere.evict(org_id, OPERATOR, set(self._runs))
-        theirs = [run for run in self._runs.values() if run.record.session.org_id == org_id]
-        stopping = {asyncio.get_running_loop().create_task(run.stop(Stop(OPERATOR))) for run in theirs}
-        self._evicting |= stopping
-        for task in stopping:
-            task.add_done_callback(self._evicting.discard)
-        if stopping:
-            await asyncio.wait(stopping, timeout=_EVICTION_SECONDS)
+        await self._teardown.evict(org_id)
 
     async def tick(self) -> None:
         """Remove what was kept for long enough, and tell what quotas refused. Call it now and then."""
         await self.tenancy.tick()
-        await self._forget()
-        for kept in await self._ports.files.kept(self._ports.clock() - self._bounds.file_retention):
-            await self._ports.files.remove(kept.session_id)
-
-    async def _forget(self) -> None:
-        if self._bounds.session_retention is None:
-            return
-        before = first_id(self._ports.clock() - self._bounds.session_retention)
-        while ids := await self._ports.store.forget(before, _FORGOTTEN_AT_ONCE):
-            for session_id in ids:
-                await self._ports.files.remove(session_id)
+        await self._retention.tick()
 
     async def close(self) -> None:
-        """Take no more sessions, and stop those that run: they end as failed, by reason of platform_restart."""
+        """Take no more sessions, and stop those that run: they end as failed, by reason of platform_restart.
+
+        It waits for `DRAIN_SECONDS`. What still runs then ends with its backend, and may be waited for again.
+        """
         self._closed = True
-        runs = tuple(self._runs.values())
-        await asyncio.gather(*(run.stop(Stop()) for run in runs), return_exceptions=True)
+        if runs := tuple(self._runs.values()):
+            stopped = asyncio.gather(*(run.stop(Stop()) for run in runs), return_exceptions=True)
+            await asyncio.wait((stopped,), timeout=DRAIN_SECONDS)
         with contextlib.suppress(Unavailable):
             await self.tenancy.tick()
-
-    async def _tells_of_files(self, kept: Kept) -> bool:
-        try:
-            session = await self._ports.store.get(kept.org_id, kept.session_id)
-        except NotFound:
-            return False
-        return session.phase is not Phase.TORN_DOWN and session.result is not None and bool(session.result.files)
 
     async def _program(self, principal: Principal, request: CreateSessionRequest) -> Program:
         name = request.source and request.source.git.binding
@@ -342,12 +304,13 @@ class Orchestrator:
     def _accept(
         self, principal: Principal, request: CreateSessionRequest, program: Program, allowance: Allowance
     ) -> Session:
-        _check_implemented(request)
         check_egress(request.egress)
         limits = resolve(request.limits, allowance.ceiling)
         check_files(program.files, limits, beside_source=request.source is not None)
         if request.source is not None:
             Remote.parse(request.source.git.url)
+        if request.webhook_url is not None:
+            self.webhooks.receiver(request.webhook_url)
         allowance.check(request, self._ports.backend.name, program.bindings)
         require(required(request), self._guarantees())
         if request.template is not None:
@@ -392,29 +355,44 @@ class Orchestrator:
             return run.record.shown
         return await self._ports.store.get(principal.org_id, session_id)
 
-    async def _tear_down(self, session: Session, actor: str) -> Session:
-        left = cut_short(Exit(code=None), Printed("", "")) if session.result is None else None
-        change = advance(session, TornDown(left), at=self._ports.clock(), actor=actor)
+    async def _content(self, session: Session, place: int) -> Content:
         try:
-            await self._ports.store.commit(change)
-        except Conflict:
-            return await self._ports.store.get(session.org_id, session.id)
-        return change.session
+            return await self._ports.files.read(session.id, place)
+        except NoSuchFile:
+            ended = session.finished_at or session.created_at
+            if self._elsewhere is None or ended + self._bounds.file_retention < self._ports.clock():
+                raise
+            raise Unavailable("the file is kept by another replica, the one that ran the session") from None
+
+    async def _transcript(self, session: Session) -> tuple[Transcript, bool]:
+        """What a session printed, and whether nobody can have seen more of it."""
+        if (run := self._runs.get(session.id)) is not None:
+            stream = run.record.stream
+            if stream.error is not None:
+                raise stream.error
+            await stream.transcript.flush()
+            return stream.transcript, True
+        if session.phase in UNSETTLED:
+            remote = await self._remote(session)
+            return remote.transcript, not remote.shortened
+        printed = kept(session, await journalled(self._ports.journals, session))
+        return printed, session.result is None or session.result.error is None
+
+    async def _remote(self, session: Session) -> Stream:
+        """The stream of a session that another control plane runs."""
+        if self._elsewhere is None:
+            raise Unavailable("the end of this session could not be recorded")
+        return await self._elsewhere.follow(session)
 
     async def _replay(self, session: Session) -> Stream:
         # Many may follow one session that is over; its output is held once for all of them, and while they do.
         key = (session.id, session.phase)
         if (held := self._replays.get(key)) is not None:
             return held
-        return self._replays.setdefault(key, told(session, await trail_of(self._ports.store, session)))
+        trail, printed = await trail_of(self._ports.store, session), await journalled(self._ports.journals, session)
+        return self._replays.setdefault(key, told(session, trail, printed))
 
 
 def _check_id(session_id: str) -> None:
     if not _ID.match(session_id):
         raise NotFound
-
-
-def _check_implemented(request: CreateSessionRequest) -> None:
-    if request.webhook_url:
-        problem = FieldProblem(field="webhookUrl", message="is not implemented yet; leave it out")
-        raise PolicyUnenforceable("this platform does not implement: webhookUrl", errors=(problem,))

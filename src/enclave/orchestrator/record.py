@@ -14,9 +14,10 @@ from enclave.contracts.errors import InternalError, Unavailable
 from enclave.contracts.sessions import Session
 from enclave.core.observer import Nobody, Observer
 from enclave.core.session import UNSETTLED, Change, Outcome, advance, noted
-from enclave.orchestrator.stream import Stream
+from enclave.orchestrator.stream import LiveStream
 from enclave.source.base import SourceFetcher
-from enclave.store.base import FileStore, Replicas, Store, Tenancy
+from enclave.store.base import FileStore, Journals, Store, Tenancy
+from enclave.store.base.replicas import Replicas
 
 PLATFORM: Final = "platform"
 """The actor of what no caller asked for."""
@@ -35,6 +36,7 @@ class Ports:
     clock: Callable[[], datetime]
     files: FileStore
     tenancy: Tenancy
+    journals: Journals
     sources: SourceFetcher | None = None
     observer: Observer = field(default_factory=Nobody)
     replicas: Replicas | None = None
@@ -52,7 +54,7 @@ class Record:
     ) -> None:
         self.session = change.session
         self.shown: Session | None = None
-        self.stream = Stream()
+        self.stream = LiveStream(ports.journals.journal(change.session.org_id, change.session.id))
         self.settled = False
         self._ports = ports
         self._refused = refused

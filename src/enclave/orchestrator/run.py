@@ -29,10 +29,11 @@ from enclave.core.session import Change, Outcome, Program, Started, TornDown, cr
 from enclave.core.trace import SESSION_ID
 from enclave.orchestrator.attempt import event
 from enclave.orchestrator.clone import Clone
-from enclave.orchestrator.ending import Loss, Printed, cut_short, finished, lost
+from enclave.orchestrator.ending import Loss, cut_short, finished, lost
 from enclave.orchestrator.record import PLATFORM, Ports, Record
-from enclave.orchestrator.stream import Channel
+from enclave.orchestrator.transcript import Live
 from enclave.source.base import FetchFailed
+from enclave.store.base import Channel
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +63,8 @@ class Run:
         self._halt: asyncio.Task[None] | None = None
         self._program: Program | None = program
         self._kept = False
-        change = created(session, program.code, listed(program.files), program.claim)
+        self._printed = False
+        change = created(session, program.code, listed(program.files), program.claim, program.callback)
         self.record = Record(ports, change, self._refused, observe)
         self.task = asyncio.get_running_loop().create_task(self._live())
 
@@ -87,6 +89,7 @@ class Run:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         await self._reclaim()
+        self._transcript.keep_order()
         await self._discard()
 
     async def _conclude(self, outcome: Outcome) -> None:
@@ -99,17 +102,17 @@ class Run:
             await self._clone.make(self.record.note)
             workload = await self._launch()
         except FetchFailed as error:
-            return self._cut(Loss("clone_failed", f"the source could not be fetched: {error.detail}"))
+            return await self._cut(Loss("clone_failed", f"the source could not be fetched: {error.detail}"))
         except Unavailable as error:
-            return self._cut(Loss("launch_failed", error.detail))
+            return await self._cut(Loss("launch_failed", error.detail))
         if workload is None:
-            return self._cut(_SHUT_DOWN)
+            return await self._cut(_SHUT_DOWN)
         self.record.advance(Started(self._ports.backend.name))
         try:
             end = await self._collect(workload)
-            return self._ended(end, await self._keep(end))
+            return await self._ended(end, await self._keep(end))
         except SandboxLost as error:
-            return self._cut(Loss("sandbox_lost", str(error) or "the sandbox vanished"))
+            return await self._cut(Loss("sandbox_lost", str(error) or "the sandbox vanished"))
 
     async def _launch(self) -> Workload | None:
         # Nobody here holds a program, with all its files and grants, for as long as it runs.
@@ -147,31 +150,32 @@ class Run:
             decoder = self._decoders[channel] = codecs.getincrementaldecoder("utf-8")("replace")
         if text := decoder.decode(data, final):
             now = self._ports.clock()
-            if not self.record.stream.chunks:
+            if not self._printed:
+                self._printed = True
                 session = self.record.session
                 self._ports.observer.printed(session, max(0.0, (now - session.created_at).total_seconds()))
-            self.record.stream.write(channel, text, now)
+            self._transcript.write(channel, text, now)
 
-    def _ended(self, end: Exit, left: Collected) -> Outcome:
+    async def _ended(self, end: Exit, left: Collected) -> Outcome:
         if _is_its_own(end):
-            return finished(end, self._printed(), left)
-        return self._cut(Loss("sandbox_lost", "the sandbox was stopped from outside"), end)
+            return finished(end, await self._transcript.finish(), left)
+        return await self._cut(Loss("sandbox_lost", "the sandbox was stopped from outside"), end)
 
-    def _cut(self, loss: Loss, end: Exit | None = None) -> Outcome:
+    async def _cut(self, loss: Loss, end: Exit | None = None) -> Outcome:
         left = end or Exit(code=None)
         if self._stop is None:
-            return self._lost(loss, left)
+            return await self._lost(loss, left)
         if self._stop.actor is None:
-            return self._lost(self._stop.loss, left)
-        return TornDown(cut_short(left, self._printed()))
+            return await self._lost(self._stop.loss, left)
+        return TornDown(cut_short(left, await self._transcript.finish()))
 
-    def _lost(self, loss: Loss, end: Exit) -> Outcome:
-        result = cut_short(end, self._printed(), loss.detail)
+    async def _lost(self, loss: Loss, end: Exit) -> Outcome:
+        result = cut_short(end, await self._transcript.finish(), loss.detail)
         return lost(self.record.session, loss, self._ports.clock(), result)
 
-    def _printed(self) -> Printed:
-        stream = self.record.stream
-        return Printed(stream.printed("stdout"), stream.printed("stderr"))
+    @property
+    def _transcript(self) -> Live:
+        return self.record.stream.transcript
 
     def _refused(self) -> None:
         self._stop = self._stop or Stop(loss=_UNRECORDED)
@@ -183,7 +187,7 @@ class Run:
         try:
             await self.record.written()
             if self.record.roll_back():
-                await self._conclude(self._cut(_BUG))
+                await self._conclude(await self._cut(_BUG))
         except Exception as error:  # noqa: BLE001  there is nothing more to be tried
             _log.error("session %s cannot be settled: %r", self.record.session.id, error, exc_info=error)
         if not self.record.settled:
@@ -198,13 +202,15 @@ class Run:
             _log.error("session %s: it is not all torn down: %r", self.record.session.id, error, exc_info=error)
 
     async def _discard(self) -> None:
-        """Remove files that no result tells of, because it could not be written."""
+        """Remove what nothing tells of, because it could not be written: files, and the journal of no session."""
         shown = self.record.shown
-        if self._kept and (shown is None or shown.result is None or not shown.result.files):
-            try:
+        try:
+            if self._kept and (shown is None or shown.result is None or not shown.result.files):
                 await self._ports.files.remove(self.record.session.id)
-            except OSError as error:
-                _log.error("session %s: its files are not removed: %r", self.record.session.id, error)
+            if shown is None:
+                await self._ports.journals.remove(self.record.session.id)
+        except (OSError, Unavailable) as error:
+            _log.error("session %s: not all it left is removed: %r", self.record.session.id, error)
 
 
 def _is_its_own(end: Exit) -> bool:

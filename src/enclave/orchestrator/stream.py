@@ -9,10 +9,11 @@ a session torn down later has more to tell.
 
 import asyncio
 import re
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Final, Literal, NamedTuple
+from itertools import islice
+from typing import Final
 
 from enclave.contracts.audit import Attempted, AuditEvent, CloneCompleted, CloneStarted, SandboxStarted, SessionCreated
 from enclave.contracts.errors import EnclaveError, FieldProblem, InvalidRequest
@@ -20,32 +21,13 @@ from enclave.contracts.frames import EndFrame, PhaseFrame, StderrFrame, StdoutFr
 from enclave.contracts.sessions import Session
 from enclave.core.session import UNSETTLED
 from enclave.orchestrator.expansion import expand
-
-Channel = Literal["stdout", "stderr"]
-
-MAX_CHUNK: Final = 32 * 1024
-"""The most characters of one output frame."""
+from enclave.orchestrator.transcript import Live, Transcript, kept, rest_of
+from enclave.store.base import Channel, Chunk, Journal
 
 _BEFORE_THE_END: Final = (SessionCreated, CloneStarted, CloneCompleted, SandboxStarted, Attempted)
 """The events that output may follow, or lie beside: behind any other there is none. It begins behind SandboxStarted."""
 
-_GRAIN: Final = 1024
-_ORDERED: Final = 4096
 _PLACE = re.compile(r"([0-9]{1,9})\.([0-9]{1,12})\.([0-9]{1,12})\Z")
-
-
-class Chunk(NamedTuple):
-    """Some characters of one channel, and where in it they start."""
-
-    channel: Channel
-    start: int
-    text: str
-    ts: datetime
-
-    @property
-    def stop(self) -> int:
-        """Where the channel goes on."""
-        return self.start + len(self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,30 +59,27 @@ def bad_place() -> InvalidRequest:
 class Stream:
     """What is told of one session, to any number of followers, each at its own pace."""
 
-    def __init__(self) -> None:
+    def __init__(self, transcript: Transcript) -> None:
+        self.transcript = transcript
         self.frames: list[StreamFrame] = []
-        self.chunks: list[Chunk] = []
         self.output_begins_at: int | None = None
         self.output_ends_at: int | None = None
         self.end: EndFrame | None = None
         self.error: EnclaveError | None = None
         self.shortened = False
         self._untold: list[tuple[AuditEvent, Session]] = []
-        self._written: dict[Channel, int] = {"stdout": 0, "stderr": 0}
         self._changed: asyncio.Future[None] | None = None
-
-    def write(self, channel: Channel, text: str, ts: datetime) -> None:
-        """Add output, before the events that close the log."""
-        start = self._written[channel]
-        self._written[channel] = start + len(text)
-        for offset in range(0, len(text), MAX_CHUNK):
-            self._append(Chunk(channel, start + offset, text[offset : offset + MAX_CHUNK], ts))
-        self._wake()
 
     def publish(self, events: Iterable[AuditEvent], session: Session) -> None:
         """Add events that are durable; `session` is what they led to."""
         self._untold += [(event, session) for event in events]
         self._wake()
+
+    def _wake(self) -> None:
+        if self._changed is not None:
+            waiting, self._changed = self._changed, None
+            if not waiting.done():
+                waiting.set_result(None)
 
     def catch_up(self) -> None:
         """Make frames of what was published: only when someone reads, which for most sessions nobody does."""
@@ -113,28 +92,18 @@ class Stream:
         self._untold.clear()
 
     def has(self, place: "Place") -> bool:
-        """Whether a follower can have been at a place; output that a crash took was sent to some and is no more."""
+        """Whether a follower can have been at a place; output that a power cut took was sent to some and is no more."""
         self.catch_up()
-        output = max(place.stdout - self._written["stdout"], place.stderr - self._written["stderr"]) > 0
+        totals = self.transcript.totals
+        output = place.stdout > totals["stdout"] or place.stderr > totals["stderr"]
         begun = self.output_begins_at is not None and place.frames >= self.output_begins_at
         too_early = not begun and (place.stdout > 0 or place.stderr > 0)
         return place.frames <= len(self.frames) and not too_early and (self.shortened or not output)
-
-    def conclude(self, session: Session) -> None:
-        """Add what a session printed that is over."""
-        if session.result is not None and session.finished_at is not None:
-            self.write("stdout", session.result.stdout, session.finished_at)
-            self.write("stderr", session.result.stderr, session.finished_at)
-            self.shortened = session.result.error is not None
 
     def fail(self, error: EnclaveError) -> None:
         """Break off: the rest cannot be told."""
         self.error = error
         self._wake()
-
-    def printed(self, channel: Channel) -> str:
-        """All of one channel."""
-        return "".join([chunk.text for chunk in self.chunks if chunk.channel == channel])
 
     def changed(self) -> asyncio.Future[None]:
         """Done as soon as there is more. It is shared: wait for it, never cancel it."""
@@ -148,33 +117,37 @@ class Stream:
             if isinstance(frame, PhaseFrame) and frame.phase not in UNSETTLED:
                 self.end = EndFrame(phase=frame.phase, ts=frame.ts)
 
-    def _wake(self) -> None:
-        if self._changed is not None:
-            waiting, self._changed = self._changed, None
-            if not waiting.done():
-                waiting.set_result(None)
 
-    def _append(self, chunk: Chunk) -> None:
-        # A program that prints byte by byte must not cost an object per byte; followers count characters, not chunks.
-        place = self._mergeable(chunk)
-        if place is None:
-            self.chunks.append(chunk)
-        else:
-            self.chunks[place] = self.chunks[place]._replace(text=self.chunks[place].text + chunk.text)
+class LiveStream(Stream):
+    """The stream of a session that runs."""
 
-    def _mergeable(self, chunk: Chunk) -> int | None:
-        reach = 1 if len(self.chunks) < _ORDERED else 2
-        for place in range(len(self.chunks) - 1, max(-1, len(self.chunks) - 1 - reach), -1):
-            if self.chunks[place].channel == chunk.channel:
-                return place if len(self.chunks[place].text) + len(chunk.text) <= _GRAIN else None
-        return None
+    transcript: Live
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__(Live(journal, self._wake))
+
+    def publish(self, events: Iterable[AuditEvent], session: Session) -> None:
+        """Add events that are durable; with the last of them, all that was printed is."""
+        if session.phase not in UNSETTLED:
+            self.transcript.release()
+        super().publish(events, session)
+
+    def fail(self, error: EnclaveError) -> None:
+        """Break off: the rest cannot be told."""
+        self.transcript.release()
+        super().fail(error)
+
+    def changed(self) -> asyncio.Future[None]:
+        """Done as soon as there is more. It is shared: wait for it, never cancel it."""
+        self.transcript.want()
+        return super().changed()
 
 
-def told(session: Session, events: Iterable[AuditEvent]) -> Stream:
+def told(session: Session, events: Iterable[AuditEvent], journalled: Sequence[Chunk] = ()) -> Stream:
     """The stream of a session that is over, from what was kept of it."""
-    stream = Stream()
+    stream = Stream(kept(session, journalled))
     stream.publish(events, session)
-    stream.conclude(session)
+    stream.shortened = session.result is not None and session.result.error is not None
     return stream
 
 
@@ -192,25 +165,31 @@ class Follower:
         self._stream = stream
         self._frames = place.frames
         self._sent: dict[Channel, int] = {"stdout": place.stdout, "stderr": place.stderr}
-        self._next_chunk = 0
+        self._chunks: deque[Chunk] = deque()
+        self._read_to = 0
+        self._read_all = False
         self.over = False
 
     def changed(self) -> asyncio.Future[None]:
         """Done as soon as there is more than `take` gave. It is shared: wait for it, never cancel it."""
         return self._stream.changed()
 
-    def take(self, most: int = 16) -> tuple[tuple[str, StreamFrame], ...]:
+    async def take(self, most: int = 16) -> tuple[tuple[str, StreamFrame], ...]:
         """What there is to send now, at most so many frames, each with the place behind it; raises what broke it."""
-        if self._stream.error is not None:
-            raise self._stream.error
-        self._stream.catch_up()
-        return tuple([(self._place(), frame) for _, frame in zip(range(most), self._available(), strict=False)])
+        taken: list[tuple[str, StreamFrame]] = []
+        while True:
+            if self._stream.error is not None:
+                raise self._stream.error
+            self._stream.catch_up()
+            taken += [(self._place(), frame) for frame in islice(self._available(), most - len(taken))]
+            if len(taken) == most or not await self._read():
+                return tuple(taken)
 
     def __aiter__(self) -> "Follower":
         return self
 
     async def __anext__(self) -> tuple[str, StreamFrame]:
-        while not (taken := self.take(1)):
+        while not (taken := await self.take(1)):
             if self.over:
                 raise StopAsyncIteration
             await asyncio.wait((self.changed(),))
@@ -223,12 +202,30 @@ class Follower:
         stream = self._stream
         running_until = len(stream.frames) if stream.output_ends_at is None else stream.output_ends_at
         yield from self._log(running_until)
-        if stream.output_begins_at is not None and stream.output_begins_at <= self._frames <= running_until:
+        if self._beside_output():
             yield from self._output()
+            if not self._read_all:
+                return
         yield from self._log(len(stream.frames))
         if stream.end is not None and not self.over:
             self.over = True
             yield stream.end
+
+    def _beside_output(self) -> bool:
+        """Whether output lies here: behind the frame it begins at, and before those that close the log."""
+        begin, end = self._stream.output_begins_at, self._stream.output_ends_at
+        return begin is not None and begin <= self._frames and (end is None or self._frames <= end)
+
+    async def _read(self) -> bool:
+        """Read on in the transcript; False if there is nothing to be read now."""
+        if self._read_all or not self._beside_output():
+            return False
+        transcript = self._stream.transcript
+        over = transcript.over
+        chunks, self._read_to = await transcript.read(self._read_to)
+        self._chunks.extend(chunks)
+        self._read_all = over and not chunks
+        return self._read_all or len(chunks) > 0
 
     def _log(self, stop: int) -> Iterator[StreamFrame]:
         while self._frames < stop:
@@ -236,17 +233,9 @@ class Follower:
             yield self._stream.frames[self._frames - 1]
 
     def _output(self) -> Iterator[StreamFrame]:
-        chunks = self._stream.chunks
-        # The last two chunks may have grown since they were sent.
-        self._next_chunk = max(0, self._next_chunk - 2)
-        while self._next_chunk < len(chunks):
-            chunk = chunks[self._next_chunk]
-            self._next_chunk += 1
-            if self._sent[chunk.channel] < chunk.stop:
-                yield self._unsent(chunk)
-
-    def _unsent(self, chunk: Chunk) -> StreamFrame:
-        text = chunk.text[max(0, self._sent[chunk.channel] - chunk.start) :]
-        self._sent[chunk.channel] = chunk.stop
-        kind = StdoutFrame if chunk.channel == "stdout" else StderrFrame
-        return kind(chunk=text, ts=chunk.ts)
+        while self._chunks:
+            chunk = rest_of(self._chunks.popleft(), self._sent)
+            if chunk is not None:
+                self._sent[chunk.channel] = chunk.stop
+                kind = StdoutFrame if chunk.channel == "stdout" else StderrFrame
+                yield kind(chunk=chunk.text, ts=chunk.ts)

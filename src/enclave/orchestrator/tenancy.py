@@ -21,7 +21,7 @@ from enclave.core.tally import Tally
 from enclave.core.tenancy import Allowance, check_form, check_narrower, combined
 from enclave.orchestrator.account import Account
 from enclave.orchestrator.record import OPERATOR, PLATFORM, Ports
-from enclave.store.base import Replicas
+from enclave.store.base.replicas import Replicas
 
 DEFAULT: Final = "default"
 """What the operator calls all orgs that were given no terms of their own."""

@@ -59,7 +59,8 @@ def main(control: socket.socket) -> None:
         return
     try:
         launcher.run()
-    except BrokenPipeError:
+    except ConnectionError:
+        # Killed with something unread, the control plane resets the connection rather than ending it (unix(7)).
         launcher.end_all()
 
 

@@ -369,19 +369,23 @@ def _open_each(paths: Mapping[str, str]) -> dict[str, int]:
     return {controller: opened[path] for controller, path in paths.items()}
 
 
-def remove_instances(mounts: Mounts, *, unless: Callable[[str], bool]) -> None:
+def remove_instances(mounts: Mounts, *, unless: Callable[[str], bool]) -> bool:
     """Remove what launchers that are gone have left: every `enclave/<instance>` but those for which `unless` holds.
 
-    A group that still has a process in it stays; `enclave` itself goes when that leaves it empty.
+    A group that still has a process in it stays, and then the answer is False; `enclave` itself goes when that leaves
+    it empty.
     """
+    left = False
     for base in {*mounts.v1.values(), *_v2_parents(mounts)}:
         ours = f"{base}/{OURS}"
         for instance in _directories(ours):
             if not unless(instance):
                 _remove_tree(f"{ours}/{instance}")
+                left |= os.path.exists(f"{ours}/{instance}")
         with contextlib.suppress(OSError):
             if os.stat(ours).st_uid == os.geteuid():  # else it was given to someone, who still wants it
                 os.rmdir(ours)
+    return not left
 
 
 def _remove_tree(path: str) -> None:

@@ -8,6 +8,7 @@ from typing import Self, Unpack
 
 from enclave.contracts.audit import AuditEvent
 from enclave.contracts.identity import WhoAmI
+from enclave.contracts.logs import LogEntry
 from enclave.contracts.sessions import CreateSessionRequest, Health, Phase, Session, SessionResult
 from enclave.contracts.tenancy import OrgUsage
 from enclave.contracts.wire import Page
@@ -22,6 +23,7 @@ from enclave.sdk.policy import AsyncPolicy, Policy
 from enclave.sdk.request import Terms, request_of
 from enclave.sdk.session import AsyncFrameStream, AsyncSessionHandle, FrameStream, SessionHandle
 from enclave.sdk.transport import AsyncDriver, Driver
+from enclave.sdk.webhooks import AsyncWebhooks, Webhooks
 
 _NO_LABELS: Mapping[str, str] = {}
 
@@ -33,8 +35,8 @@ class Enclave:
     `enclave login` or `Account` keeps in ~/.enclave, else in what `enclave serve` left there. `api_key` wins over
     `token`, a user's JWT. A sign-in is renewed as it goes, and shared with all other processes. `timeout` is how many
     seconds one answer may take. `retry` repeats what can safely be asked twice when a connection fails. `bindings` are
-    the org's service bindings, `keys` its API keys, `members` who is in it, `policy` what its sessions may ask for, and
-    `orgs` the orgs of whoever calls.
+    the org's service bindings, `keys` its API keys, `members` who is in it, `policy` what its sessions may ask for,
+    `webhooks` what is posted when they are over, and `orgs` the orgs of whoever calls.
     Everything that goes wrong is an `enclave.contracts.errors.EnclaveError`. Close it, or use it in a `with`; it may be
     shared by threads.
     """
@@ -56,6 +58,7 @@ class Enclave:
         self.members = Members(self._api, self._driver)
         self.orgs = Orgs(self._api, self._driver)
         self.policy = Policy(self._api, self._driver)
+        self.webhooks = Webhooks(self._api, self._driver)
 
     @property
     def base_url(self) -> str:
@@ -108,6 +111,10 @@ class Enclave:
     def audit(self, session_id: str) -> tuple[AuditEvent, ...]:
         """The session's whole audit trail, oldest first."""
         return self._driver.run(self._api.audit(session_id))
+
+    def logs(self, session_id: str, after: str | None = None) -> Page[LogEntry]:
+        """What the program printed, behind a `next_cursor`; that is None when there is nothing to come any more."""
+        return self._driver.run(self._api.logs(session_id, after))
 
     def stream(self, session_id: str, after: str | None = None) -> FrameStream:
         """Everything that happens in the session, live, from its start or from after a `cursor` of such a stream."""
@@ -167,6 +174,7 @@ class AsyncEnclave:
         self.members = AsyncMembers(self._api, self._driver)
         self.orgs = AsyncOrgs(self._api, self._driver)
         self.policy = AsyncPolicy(self._api, self._driver)
+        self.webhooks = AsyncWebhooks(self._api, self._driver)
 
     @property
     def base_url(self) -> str:
@@ -220,6 +228,10 @@ class AsyncEnclave:
     async def audit(self, session_id: str) -> tuple[AuditEvent, ...]:
         """The session's whole audit trail, oldest first."""
         return await self._driver.run(self._api.audit(session_id))
+
+    async def logs(self, session_id: str, after: str | None = None) -> Page[LogEntry]:
+        """What the program printed, behind a `next_cursor`; that is None when there is nothing to come any more."""
+        return await self._driver.run(self._api.logs(session_id, after))
 
     def stream(self, session_id: str, after: str | None = None) -> AsyncFrameStream:
         """Everything that happens in the session, live, from its start or from after a `cursor` of such a stream."""

@@ -17,6 +17,7 @@ from enclave.contracts.files import path_problem
 from enclave.contracts.frames import EndFrame, StreamFrame
 from enclave.contracts.identity import WhoAmI
 from enclave.contracts.keys import CreateKey, Key, MadeKey
+from enclave.contracts.logs import LogEntry
 from enclave.contracts.members import ChangeMember, Invitation, Invite, Member, OpenInvitation
 from enclave.contracts.operations import (
     CHANGE_MEMBER,
@@ -27,6 +28,7 @@ from enclave.contracts.operations import (
     GET_AUDIT,
     GET_BINDING,
     GET_FILE,
+    GET_LOGS,
     GET_ORG_AUDIT,
     GET_RESULT,
     GET_SESSION,
@@ -151,6 +153,11 @@ class Api:
             cursor = page.next_cursor
         yield Deliver(tuple(trail))
 
+    def logs(self, session_id: str, after: str | None) -> Flow[Page[LogEntry]]:
+        """One page of what a session printed."""
+        query = () if after is None else (("after", after),)
+        yield Deliver((yield from self.fetch(Call(operation=GET_LOGS, path=_place(GET_LOGS, session_id), query=query))))
+
     def put_binding(self, name: str, request: PutBinding) -> Flow[Binding]:
         """A binding after it was made or replaced."""
         return self.ask(PUT_BINDING, name, request)
@@ -219,11 +226,11 @@ class Api:
         """The answer to one request; `key` is the id or the name in its path."""
         yield Deliver((yield from self.fetch(calling(operation, key, body))))
 
-    def pages(self, operation: Operation) -> Flow[Any]:
+    def pages(self, operation: Operation, wanted: tuple[tuple[str, str], ...] = ()) -> Flow[Any]:
         """Item after item of a list, page by page."""
         cursor = None
         while True:
-            query = () if cursor is None else (("cursor", cursor),)
+            query = wanted if cursor is None else (*wanted, ("cursor", cursor))
             page = yield from self.fetch(Call(operation=operation, path=operation.path, query=query))
             for item in page.items:
                 yield Deliver(item)

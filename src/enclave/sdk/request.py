@@ -22,7 +22,8 @@ class Terms(TypedDict, total=False):
     as a whole EgressPolicy; give one of the two. `bindings` names service bindings that it may use. `source` is a git
     repository that the program is in or imports from, as a Source or {"git": {"url": "https://…", "ref": "main",
     "entrypoint": "main.py"}}. `labels` are yours, and sessions can be found by them. `files` are put beside the
-    program, by their paths there: a string is text, bytes are bytes, and a Path is a file of yours.
+    program, by their paths there: a string is text, bytes are bytes, and a Path is a file of yours. When it is over,
+    the session is posted to `webhook_url`, an https URL of yours, signed (see `client.webhooks`).
     """
 
     language: Language | Literal["python", "node"]
@@ -34,6 +35,7 @@ class Terms(TypedDict, total=False):
     template: str | None
     source: Source | dict[str, dict[str, str | None]] | None
     files: Mapping[str, str | bytes | Path]
+    webhook_url: str | None
 
 
 def request_of(code: str | CreateSessionRequest | None, terms: Terms) -> CreateSessionRequest:

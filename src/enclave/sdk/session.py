@@ -8,7 +8,9 @@ from typing import Self
 from enclave.contracts.audit import AuditEvent
 from enclave.contracts.files import SessionFile
 from enclave.contracts.frames import StreamFrame
+from enclave.contracts.logs import LogEntry
 from enclave.contracts.sessions import Session, SessionResult
+from enclave.contracts.wire import Page
 from enclave.sdk.download import written
 from enclave.sdk.flow import Api, result_of
 from enclave.sdk.step import Flow
@@ -32,6 +34,10 @@ class SessionHandle:
         """The session as it is now."""
         self.session = self._driver.run(self._api.get(self.id))
         return self.session
+
+    def logs(self, after: str | None = None) -> Page[LogEntry]:
+        """What the program printed, behind a `next_cursor`; that is None when there is nothing to come any more."""
+        return self._driver.run(self._api.logs(self.id, after))
 
     def stream(self) -> "FrameStream":
         """Everything that happens in the session, live and from its start."""
@@ -109,6 +115,10 @@ class AsyncSessionHandle:
         """The session as it is now."""
         self.session = await self._driver.run(self._api.get(self.id))
         return self.session
+
+    async def logs(self, after: str | None = None) -> Page[LogEntry]:
+        """What the program printed, behind a `next_cursor`; that is None when there is nothing to come any more."""
+        return await self._driver.run(self._api.logs(self.id, after))
 
     def stream(self) -> "AsyncFrameStream":
         """Everything that happens in the session, live and from its start."""

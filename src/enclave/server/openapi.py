@@ -44,12 +44,14 @@ from enclave.contracts.operations import (
     REFRESH_TOKEN,
     REMOVE_MEMBER,
     RESET_PASSWORD,
+    ROTATE_WEBHOOK_SECRET,
     SWITCH_ORG,
     Operation,
 )
 from enclave.contracts.policy import RequestedLimits
 from enclave.contracts.sessions import Phase, Session
-from enclave.contracts.wire import wire_name
+from enclave.contracts.webhooks import WebhookMessage
+from enclave.contracts.wire import SESSION_ID, wire_name
 from enclave.core.claim import HEADER
 from enclave.core.cursor import MAX_PAGE
 from enclave.core.policy import FLOOR, Ceiling
@@ -71,6 +73,7 @@ _OWN: Final[Mapping[str, tuple[type[EnclaveError], ...]]] = {
     CHANGE_MEMBER.name: (Conflict,),
     REMOVE_MEMBER.name: (Conflict,),
     CREATE_INVITATION.name: (Conflict,),
+    ROTATE_WEBHOOK_SECRET.name: (Conflict,),
     ACCEPT_INVITATION.name: (*_SIGNS_IN, Conflict),
     LOGIN.name: (*_SIGNS_IN, Forbidden),
     REFRESH_TOKEN.name: (InvalidRequest, Unauthenticated),
@@ -91,6 +94,10 @@ _PARAMETERS: Final[Mapping[str, Schema]] = {
         "description": "Where to go on: the `nextCursor` of the page before.",
         "schema": {"type": "string", "minLength": 1},
     },
+    "after": {
+        "description": "Where to go on: the `nextCursor` of the page before.",
+        "schema": {"type": "string", "minLength": 1},
+    },
     "phase": {
         "description": "Only sessions in this phase.",
         "schema": {"type": "string", "enum": list(Phase)},
@@ -100,6 +107,7 @@ _PARAMETERS: Final[Mapping[str, Schema]] = {
         "schema": {"type": "array", "items": {"type": "string"}},
         "explode": True,
     },
+    "session": {"description": "Only those of this session.", "schema": {"type": "string", "pattern": SESSION_ID}},
 }
 
 
@@ -140,6 +148,7 @@ def document(operations: Sequence[Operation] = OPERATIONS) -> Schema:
         },
         "servers": [{"url": "/"}],
         "paths": _paths(operations, named),
+        "webhooks": {"session": {"post": _webhook(named)}},
         "components": {
             "schemas": schemas,
             "securitySchemes": {
@@ -161,7 +170,7 @@ def pretty(schema: Schema) -> str:
 
 def schema_documents() -> dict[str, Schema]:
     """The JSON Schemas of what clients read, by file name."""
-    kinds = {"session": Session, "frames": StreamFrame, "events": AuditEvent}
+    kinds = {"session": Session, "frames": StreamFrame, "events": AuditEvent, "webhook": WebhookMessage}
     return {f"{name}.schema.json": _standalone(kind) for name, kind in kinds.items()}
 
 
@@ -180,8 +189,11 @@ def _schemas(operations: Sequence[Operation]) -> tuple[Named, Schema]:
     bodies: list[tuple[str, JsonSchemaMode, TypeAdapter[Any]]] = [
         (operation.name, "validation", TypeAdapter(operation.body)) for operation in operations if operation.body
     ]
-    problem: tuple[str, JsonSchemaMode, TypeAdapter[Any]] = ("problem", "serialization", TypeAdapter(Problem))
-    named, definitions = TypeAdapter.json_schemas([*results, *bodies, problem], ref_template=_REF)
+    others: list[tuple[str, JsonSchemaMode, TypeAdapter[Any]]] = [
+        ("problem", "serialization", TypeAdapter(Problem)),
+        ("webhook", "serialization", TypeAdapter(WebhookMessage)),
+    ]
+    named, definitions = TypeAdapter.json_schemas([*results, *bodies, *others], ref_template=_REF)
     schemas: Schema = definitions["$defs"]
     if limits := schemas.get(RequestedLimits.__name__):
         schemas[RequestedLimits.__name__] = _bounded(limits, Ceiling())
@@ -197,6 +209,28 @@ def _bounded(limits: Schema, ceiling: Ceiling) -> Schema:
         bounds = {"anyOf": [number, *field["anyOf"][1:]], "default": getattr(ceiling.default, name)}
         properties[wire_name(name)] = field | bounds
     return limits | {"properties": properties}
+
+
+def _webhook(named: Named) -> Schema:
+    facts = {
+        "webhook-id": "The message's id: the same however often it is sent.",
+        "webhook-timestamp": "When this attempt was made, in seconds since the epoch.",
+        "webhook-signature": "`v1,` and the HMAC-SHA256 in base64; several while a secret is rotated.",
+    }
+    described = {name: {"description": text, "schema": {"type": "string"}} for name, text in facts.items()}
+    return {
+        "summary": "What a session's `webhookUrl` is sent when the session is over, by Standard Webhooks.",
+        "security": [],
+        "parameters": [_parameter(name, "header", fact, required=True) for name, fact in described.items()],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": named[("webhook", "serialization")]}},
+        },
+        "responses": {
+            "2XX": {"description": "It was taken. Anything else is tried again for a day."},
+            "410": {"description": "No more of it is wanted."},
+        },
+    }
 
 
 def _paths(operations: Sequence[Operation], named: Named) -> Schema:

@@ -1,5 +1,6 @@
 """What a request says, read with bounds: its body, its preference, its query."""
 
+import re
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
@@ -8,7 +9,7 @@ from starlette.requests import Request
 
 from enclave.contracts.errors import FieldProblem, InvalidRequest, QuotaExceeded
 from enclave.contracts.sessions import Phase
-from enclave.contracts.wire import Wire
+from enclave.contracts.wire import SESSION_ID, Wire
 from enclave.core.claim import HEADER
 from enclave.core.cursor import MAX_PAGE
 from enclave.core.weight import weight
@@ -23,6 +24,8 @@ ROOM_BYTES: Final = 8 * MAX_BODY_BYTES
 """What bodies may take together while they are being read."""
 MAX_WAIT_SECONDS: Final = 300
 DEFAULT_PAGE: Final = 50
+
+_SESSION: Final = re.compile(SESSION_ID)
 
 W = TypeVar("W", bound=Wire)
 
@@ -121,6 +124,10 @@ class Query:
         """Where to go on."""
         return self._one("cursor")
 
+    def after(self) -> str | None:
+        """Where to go on in a session's output."""
+        return self._one("after")
+
     def limit(self) -> int:
         """How many items to answer."""
         text = self._one("limit")
@@ -129,6 +136,13 @@ class Query:
         if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= MAX_PAGE):
             raise _bad("limit", f"must be a whole number from 1 to {MAX_PAGE}")
         return int(text)
+
+    def session(self) -> str | None:
+        """Which session's items to list."""
+        text = self._one("session")
+        if text is not None and not _SESSION.fullmatch(text):
+            raise _bad("session", "is not the id of a session")
+        return text
 
     def wanted(self) -> Filter:
         """Which sessions to list: `phase=running`, and any number of `label=name:value`."""

@@ -16,6 +16,7 @@ from enclave.contracts.operations import (
     GET_AUDIT,
     GET_BINDING,
     GET_FILE,
+    GET_LOGS,
     GET_ORG_AUDIT,
     GET_RESULT,
     GET_SESSION,
@@ -35,7 +36,7 @@ from enclave.contracts.operations import (
 from enclave.contracts.sessions import CreateSessionRequest, Ready
 from enclave.contracts.wire import Wire
 from enclave.core.access import authorize, who_is
-from enclave.server import accounts, operator, tenancy
+from enclave.server import accounts, operator, tenancy, webhooks
 from enclave.server.call import (
     Call,
     OperatorCall,
@@ -113,6 +114,14 @@ async def stream_session(call: Call) -> ASGIApp:
     call.query()
     place = call.request.headers.get("last-event-id")
     return EventStream(await call.platform.orchestrator.follow(call.principal, call.id, place))
+
+
+async def get_logs(call: Call) -> ASGIApp:
+    """GET /sessions/{id}/logs."""
+    query = call.query()
+    return call.answer(
+        await call.platform.orchestrator.logs(call.principal, call.id, after=query.after(), limit=query.limit())
+    )
 
 
 async def get_file(call: Call) -> ASGIApp:
@@ -201,6 +210,7 @@ RESPONSES: Final[Mapping[str, Respond]] = {
     GET_RESULT.name: get_result,
     GET_AUDIT.name: get_audit,
     STREAM_SESSION.name: stream_session,
+    GET_LOGS.name: get_logs,
     GET_FILE.name: get_file,
     TEARDOWN_SESSION.name: teardown_session,
     PUT_BINDING.name: put_binding,
@@ -211,6 +221,7 @@ RESPONSES: Final[Mapping[str, Respond]] = {
     GET_ORG_AUDIT.name: get_org_audit,
     **accounts.RESPONSES,
     **tenancy.RESPONSES,
+    **webhooks.RESPONSES,
 }
 """How each operation that asks for a credential is answered."""
 

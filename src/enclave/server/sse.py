@@ -40,7 +40,7 @@ class EventStream:
 
     async def _tell(self, gone: asyncio.Future[None], send: Send) -> None:
         while not gone.done() and not self._follower.over:
-            if taken := self._follower.take():
+            if taken := await self._follower.take():
                 await _write(send, b"".join([encode(place, frame) for place, frame in taken]))
             else:
                 await self._wait(gone, send)

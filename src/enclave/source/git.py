@@ -81,7 +81,7 @@ class GitFetcher:
         """The fetcher of a directory, emptied of what was left there; None where there is no git."""
         where.mkdir(mode=0o700, parents=True, exist_ok=True)
         for left in where.iterdir():
-            shutil.rmtree(left)
+            _remove_left(left)
         git = Git.find()
         return None if git is None else cls(where, git, leave)
 
@@ -122,6 +122,16 @@ class GitFetcher:
             uid=_FIRST_UID + next(self._uids) % slot.UID_RANGE if self._privileged else None,
             seconds=SECONDS,
         )
+
+
+def _remove_left(place: Path) -> None:
+    """Remove what a control plane left that was killed; its clone, which is being ended too, may write for a moment."""
+    for pause in (0.0, 0.01, 0.1, 0.5, 1.0):
+        time.sleep(pause)
+        shutil.rmtree(place, ignore_errors=True)
+        if not place.exists():
+            return
+    log.error("%s is left of an earlier clone, and cannot be removed", place)
 
 
 def environment(git: Git, remote: Remote, pinned: Sequence[Address], secret: str | None) -> dict[str, str]:

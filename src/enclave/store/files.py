@@ -96,10 +96,10 @@ class DirectoryFiles:
         size = _size(scaffold)
         (scaffold / _OWNER).write_text(session.org_id)
         for path in (*(scaffold / name for name in (*names, _OWNER)), scaffold):
-            _make_durable(path)
+            make_durable(path)
         scaffold.rename(self._place / session.id)
         self._count(session.org_id, size)
-        _make_durable(self._place)
+        make_durable(self._place)
 
     def _remove(self, session_id: str) -> None:
         leaving = self._place / f".{session_id}"
@@ -116,7 +116,7 @@ class DirectoryFiles:
             for entry in entries:
                 # One that is just being removed is none.
                 with contextlib.suppress(FileNotFoundError):
-                    if not entry.name.startswith(".") and (before is None or _moment(entry) < before):
+                    if not entry.name.startswith(".") and (before is None or moment(entry) < before):
                         found.append(Kept(_owner(Path(entry.path)), entry.name))
         return found
 
@@ -160,11 +160,13 @@ def _size(directory: Path) -> int:
         return sum(entry.stat(follow_symlinks=False).st_size for entry in entries if entry.name != _OWNER)
 
 
-def _moment(entry: "os.DirEntry[str]") -> datetime:
+def moment(entry: "os.DirEntry[str]") -> datetime:
+    """When it was last changed."""
     return datetime.fromtimestamp(entry.stat().st_mtime, UTC)
 
 
-def _make_durable(path: Path) -> None:
+def make_durable(path: Path) -> None:
+    """Return when what is in a file, or the names in a directory, would outlive a power cut. Raises OSError."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)

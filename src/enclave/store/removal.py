@@ -34,7 +34,8 @@ class Burial:
 
 @dataclass(frozen=True, slots=True)
 class Forgetting:
-    """Settled sessions of ids below one, to be removed."""
+    """Settled sessions of ids below one, to be removed, with what is kept of their webhooks; those that are still to be
+    sent keep theirs."""
 
     before: str
     limit: int
@@ -53,4 +54,7 @@ _AT: Final = (
     "SELECT digest, (SELECT max(seq) FROM audit AS later WHERE later.org_id = audit.org_id) FROM audit"
     " WHERE org_id = ? AND seq = ?"
 )
-_SETTLED: Final = "SELECT id FROM sessions WHERE id < ? AND phase NOT IN ('pending', 'running') ORDER BY id LIMIT ?"
+_SETTLED: Final = (
+    "SELECT id FROM sessions WHERE id < ? AND phase NOT IN ('pending', 'running') AND NOT EXISTS"
+    " (SELECT 1 FROM deliveries WHERE session_id = sessions.id AND due_at IS NOT NULL) ORDER BY id LIMIT ?"
+)

@@ -1,4 +1,4 @@
--- Version 6, which an older one becomes by being given this once more. Statements can be run again: a start that was cut
+-- Version 7, which an older one becomes by being given this once more. Statements can be run again: a start that was cut
 -- short is finished by the next one.
 
 -- `doc` is the session's JSON without its result; the columns before it are copies, for finding.
@@ -56,6 +56,37 @@ CREATE UNIQUE INDEX IF NOT EXISTS bindings_by_variable ON bindings (org_id, repl
 CREATE TABLE IF NOT EXISTS noted (
     key TEXT PRIMARY KEY
 ) WITHOUT ROWID;
+
+-- Where a session that asked for it is posted when it is over, and what became of that. `sealed` is the URL, encrypted
+-- as secrets are, for it may hold one. Until the session is over, `phase` and all after it are empty. What is to be sent
+-- has a `due_at`; whoever sends it claims it until a moment. Moments are seconds since the epoch.
+CREATE TABLE IF NOT EXISTS deliveries (
+    session_id    TEXT PRIMARY KEY REFERENCES sessions (id) ON DELETE CASCADE,
+    org_id        TEXT NOT NULL,
+    host          TEXT NOT NULL,
+    sealed        BLOB NOT NULL,
+    phase         TEXT,
+    created_at    REAL,
+    due_at        REAL,
+    claimed_until REAL,
+    attempts      INTEGER NOT NULL DEFAULT 0,
+    attempted_at  REAL,
+    status        INTEGER,
+    error         TEXT,
+    delivered_at  REAL
+);
+CREATE INDEX IF NOT EXISTS deliveries_due ON deliveries (org_id, host, due_at, session_id, claimed_until)
+    WHERE due_at IS NOT NULL;
+CREATE INDEX IF NOT EXISTS deliveries_of_org ON deliveries (org_id, session_id) WHERE phase IS NOT NULL;
+
+-- What webhooks are signed with, encrypted as secrets are; one that was replaced signs `until` then.
+CREATE TABLE IF NOT EXISTS webhook_secrets (
+    org_id     TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    sealed     BLOB NOT NULL,
+    until      REAL,
+    PRIMARY KEY (org_id, created_at)
+);
 
 -- What the operator grants orgs, as JSON; of `default`, which no org is called, to every org that has no row.
 CREATE TABLE IF NOT EXISTS terms (

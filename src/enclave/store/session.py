@@ -9,6 +9,7 @@ from enclave.contracts.sessions import Session
 from enclave.core.claim import Claim, held_since
 from enclave.core.session import Change
 from enclave.core.usage import used_by
+from enclave.store import outbox
 from enclave.store.chain import Events
 
 
@@ -36,9 +37,18 @@ class SessionWrite:
             raise StaleSession
         if self.change.claim is not None:
             _take(connection, self.change.session, self.change.claim)
+        self._follow(connection)
         if used := used_by(self.change):
             connection.execute(_USE, (self.org_id, used.day.isoformat(), used.cpu_seconds, used.egress_bytes))
         return sealed
+
+    def _follow(self, connection: sqlite3.Connection) -> None:
+        """Write what follows from the move: the webhook of a session is due in the moment it is over."""
+        change, session = self.change, self.change.session
+        if change.callback is not None:
+            outbox.insert(connection, self.org_id, session.id, change.callback)
+        if change.settles and session.finished_at is not None:
+            outbox.make_due(connection, session.id, session.phase, session.finished_at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,14 +25,16 @@ from enclave.core.session import Change
 from enclave.store.base import Filter, Head, Oldest
 from enclave.store.binding import SqliteBindings
 from enclave.store.note import Note, Probe
+from enclave.store.outbox import SqliteOutbox
 from enclave.store.reader import Readers
 from enclave.store.removal import Burial, Forgetting
 from enclave.store.session import CLAIMED, SessionWrite
+from enclave.store.signing import SqliteSigning
 from enclave.store.tenancy import SqliteTenancy
 from enclave.store.vault import Vault
 from enclave.store.writer import Writer
 
-SCHEMA_VERSION: Final = 6
+SCHEMA_VERSION: Final = 7
 _FREED: Final = 5
 """The last version in which events could not outlive their sessions."""
 
@@ -104,6 +106,14 @@ class SqliteStore:
         """What orgs may have and use, in this file; closed with this store."""
         return SqliteTenancy(self._writer, self._readers)
 
+    def outbox(self, key: bytes) -> SqliteOutbox:
+        """The webhooks in this file, their URLs sealed with a key of 32 bytes; closed with this store."""
+        return SqliteOutbox(self._writer, self._readers, Vault(key))
+
+    def signing(self, key: bytes) -> SqliteSigning:
+        """What webhooks are signed with, sealed with a key of 32 bytes, in this file; closed with this store."""
+        return SqliteSigning(self._writer, self._readers, Vault(key))
+
     async def get(self, org_id: str, session_id: str) -> Session:
         """One session, with its result. Raises NotFound."""
         return await self._readers.run(lambda connection: _get(connection, org_id, session_id))
@@ -137,7 +147,7 @@ class SqliteStore:
         return self._writer.put(Burial(tombstone))
 
     def forget(self, before: str, limit: int = 1000) -> Awaitable[Sequence[str]]:
-        """Remove settled sessions of ids below one, the oldest first; their events stay."""
+        """Remove settled sessions of ids below one, the oldest first, none still to be posted; their events stay."""
         return self._writer.put(Forgetting(before, limit))
 
     async def unsettled(self) -> Sequence[Session]:

@@ -5,6 +5,7 @@ import pytest
 from enclave.store.base import Bindings, Store, Tenancy
 from enclave.store.postgres.store import PostgresStore
 from enclave.testing.bindings import check_bindings
+from enclave.testing.outbox import Kept, check_outbox
 from enclave.testing.store import check_store
 from enclave.testing.tenancy import check_tenancy
 from tests.postgres import Server
@@ -54,3 +55,13 @@ async def test_it_keeps_every_promise_of_tenancy(postgres: Server) -> None:
         return store, store.tenancy()
 
     await check_tenancy(make)
+
+
+async def test_it_keeps_every_promise_of_webhooks(postgres: Server) -> None:
+    maker = Maker(postgres)
+
+    async def make(name: str) -> Kept:
+        store = await maker(name)
+        return Kept(store, store.outbox(KEY), store.signing(KEY))
+
+    await check_outbox(make)

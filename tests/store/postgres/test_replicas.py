@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from enclave.core.session import TornDown, advance, created
-from enclave.store.base import Wish
+from enclave.store.base.replicas import Wish
 from enclave.store.postgres.replica import LEASE_SECONDS
 from enclave.store.postgres.store import PostgresStore
 from enclave.testing.store import AT

@@ -15,7 +15,8 @@ from enclave.contracts.errors import Conflict, InvalidRequest, KeyReused, NotFou
 from enclave.contracts.sessions import SessionResult
 from enclave.core.claim import Claim
 from enclave.core.session import Lost, Started, TornDown, advance, created
-from enclave.store.base import Filter, Head, Wish
+from enclave.store.base import Filter, Head
+from enclave.store.base.replicas import Wish
 from enclave.store.checkpoint import Checkpoints
 from enclave.store.examination import verify
 from enclave.store.postgres import examination

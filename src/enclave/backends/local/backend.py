@@ -65,6 +65,7 @@ class LocalBackend:
         self._retired: list[Station] = []
         self._launchers = itertools.count()
         self._guarantees: frozenset[Guarantee] = frozenset()
+        self._sweeping: asyncio.Task[None] | None = None
 
     @property
     def guarantees(self) -> frozenset[Guarantee]:
@@ -88,7 +89,7 @@ class LocalBackend:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         node = await asyncio.to_thread(machine.node)
         python = await asyncio.to_thread(machine.python)
-        machine.remove_instances()
+        self._sweeping = asyncio.get_running_loop().create_task(machine.sweep())
         self._bare = Station(plan.bare(python, node, self._share()), self.broker, lasts=True)
         try:
             await asyncio.gather(self.broker.open(), self._bare.open())
@@ -105,6 +106,8 @@ class LocalBackend:
 
     async def close(self) -> None:
         """End every sandbox and the launchers, and remove what they used."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         for station in self._stations():
             await station.close()
         await self.broker.close()
@@ -130,6 +133,7 @@ class LocalBackend:
     async def launch(self, spec: LaunchSpec) -> Sandbox:
         """A sandbox for the session; it is taken from the pool when its program is given."""
         if spec.template is None:
+            await self.bare.ready()
             return self.bare.launch(spec)
         station = await self.station(spec.template)
         return station.launch(spec)

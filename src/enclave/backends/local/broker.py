@@ -18,6 +18,9 @@ PROGRAM: Final = Program(
 )
 DISMISS_SECONDS: Final = 10.0
 """How long the broker may take to let a session go. One that takes longer is stuck, and holds up every session."""
+READY_SECONDS: Final = 5.0
+"""How long a session waits for the broker that follows one that died."""
+
 _RESTART_SECONDS: Final = 0.2
 
 log = logging.getLogger(__name__)
@@ -77,6 +80,11 @@ class Broker:
         """Return when what follows the death of a broker has been done."""
         if self._ending is not None:
             await self._ending
+
+    async def ready(self) -> None:
+        """Where a broker has just died, wait for its successor, for so long."""
+        if self._connection is None and self._ending is not None:
+            await asyncio.wait((self._ending,), timeout=READY_SECONDS)
 
     def admit(self, guest: Guest, terms: wire.Terms, fds: Sequence[int]) -> int:
         """Have a session looked after; the descriptors are taken over. Returns its number. Raises Unavailable."""

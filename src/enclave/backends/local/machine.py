@@ -1,5 +1,6 @@
 """What this machine has: interpreters to offer, and the controls the kernel gives."""
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from enclave.sandbox import cgroup, landlock, seccomp
 NODE_GUEST: Final = "/opt/enclave/node.js"
 NODE_AHEAD: Final = "/opt/enclave/ahead.js"
 _MOST_READY: Final = 128
+_SWEEP_SECONDS: Final = 0.1
 _OLDEST_KERNEL: Final = (5, 12)
 OLDEST_PYTHON: Final = "3.11"
 
@@ -100,18 +102,38 @@ def cgroup_mounts() -> cgroup.Mounts:
 
 
 def instance_name() -> str:
-    """A name for what one launcher of this process makes in the cgroup file systems."""
-    return f"{os.getpid()}-{os.urandom(4).hex()}"
+    """A name for what one launcher of this process makes in the cgroup file systems; it says which process that is."""
+    return f"{os.getpid()}-{_born(str(os.getpid()))}-{os.urandom(4).hex()}"
 
 
-def remove_instances(*, named: Collection[str] = ()) -> None:
-    """Remove the cgroups that launchers left: those `named`, and those of processes that are no more."""
+def remove_instances(*, named: Collection[str] = ()) -> bool:
+    """Remove the cgroups that launchers left: those `named`, and those of processes that are no more.
 
-    def kept(instance: str) -> bool:
-        owner = instance.partition("-")[0]
-        return instance not in named and os.path.exists(f"/proc/{owner}")
+    False if some stay yet, because the kernel is still ending what is in them.
+    """
 
-    cgroup.remove_instances(cgroup_mounts(), unless=kept)
+    return cgroup.remove_instances(cgroup_mounts(), unless=lambda one: one not in named and has_owner(one))
+
+
+def has_owner(instance: str) -> bool:
+    """Whether the process that an instance's name tells of is alive."""
+    owner, *rest = instance.split("-")
+    # A name of two parts is an older Enclave's, which may run beside this one, and tells the number alone.
+    return _born(owner) != "" and (len(rest) < 2 or _born(owner) == rest[0])
+
+
+async def sweep(named: Collection[str] = ()) -> None:
+    """Remove such cgroups, and return when there are none; a process that is being ended may take its time."""
+    while not remove_instances(named=named):  # noqa: ASYNC110  the kernel tells nobody
+        await asyncio.sleep(_SWEEP_SECONDS)
+
+
+def _born(pid: str) -> str:
+    """When a process began (proc_pid_stat(5)), so that its number, used again, is not taken for it; empty for none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
 
 
 def checks() -> tuple[Check, ...]:

@@ -6,7 +6,7 @@ import itertools
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -57,6 +57,8 @@ class LocalSandbox:
             **self.terms.environment(),
             **spec.env,
         }
+        if self.terms.opens:
+            await self._station.broker.ready()
         order = self._station.to_run(self.number, spec, door=self.terms.opens)
         self._station.order(order, _payload(code, environment, spec), self)
         del spec
@@ -188,6 +190,11 @@ class Station:
             self._opening.add_done_callback(self._opened)
         await asyncio.shield(self._opening)
 
+    async def ready(self) -> None:
+        """Where a launcher has just died, have its successor stand. Raises Unavailable."""
+        if self._connection is None and self._ending is not None and not self._ending.done():
+            await self.open()
+
     async def close(self) -> None:
         """End every sandbox and the launcher, and remove what they used."""
         if self._ending is not None:
@@ -311,7 +318,7 @@ class Station:
         log.error("the sandbox launcher ended; its sessions are lost, and another one takes its place")
         dead, self._connection = self._connection, None
         self._lose_all("the sandbox launcher ended")
-        self._ending = asyncio.get_running_loop().create_task(self._follow(dead))
+        self._ending = asyncio.get_running_loop().create_task(self._follow(dead, tuple(self._instances)))
 
     def _lose_all(self, why: str) -> None:
         for number, sandbox in list(self._live.items()):
@@ -321,13 +328,12 @@ class Station:
             sandbox.lost = True
             self._forget(number)
 
-    async def _follow(self, dead: Connection | None) -> None:
+    async def _follow(self, dead: Connection | None, instances: Sequence[str]) -> None:
         if dead is not None:
             await dead.close()
-        # What is still leaving its cgroup is removed when the station closes.
-        machine.remove_instances(named=self._instances)
         if self._lasts:
             await self._start_again()
+        await machine.sweep(instances)
 
     async def _start_again(self) -> None:
         for pause in (*_RESTART_SECONDS, *[_RESTART_SECONDS[-1]] * 1000):

@@ -2,11 +2,11 @@
 them written by one statement."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, Self, TypeVar
 
 from enclave.contracts.errors import EnclaveError, StaleSession
-from enclave.core.session import Change
+from enclave.core.session import Callback, Change
 from enclave.core.usage import Used
 from enclave.store.chain import End, Events, Link, sealed
 from enclave.store.session import Row
@@ -15,6 +15,14 @@ SESSION_CHANNEL: Final = "enclave_session"
 """What is notified of: the ids of the sessions that a transaction moved or told of, with commas between."""
 
 T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """That a session is over: its phase, and when (POSIX seconds)."""
+
+    phase: str | None = None
+    at: float | None = None
 
 
 class Write(Protocol[T_co]):
@@ -58,6 +66,8 @@ class Batch:
         self._created: dict[str, Row] = {}
         self._moved: dict[str, Row] = {}
         self._used: dict[tuple[str, str], Used] = {}
+        self._posted: dict[str, tuple[str, Callback]] = {}
+        self._ended: dict[str, Ended] = {}
 
     @classmethod
     async def begin(cls, connection: Any, owner: str, writes: Iterable[Write[object]]) -> Self:
@@ -113,6 +123,14 @@ class Batch:
         key = (org_id, used.day.isoformat())
         self._used[key] = self._used[key].plus(used) if key in self._used else used
 
+    def post(self, org_id: str, session_id: str, callback: Callback) -> None:
+        """Keep where a session that is created is to be posted."""
+        self._posted[session_id] = (org_id, callback)
+
+    def end(self, session_id: str, ended: Ended) -> None:
+        """Make the webhook of a session due, if it has one."""
+        self._ended[session_id] = ended
+
     @property
     def last(self) -> Link | None:
         """A row by which it can be told whether the transaction was committed."""
@@ -136,8 +154,15 @@ class Batch:
             *_columns([(org_id, end.seq, end.digest) for org_id, end in ends], 3),
             *_columns([(*key, used.cpu_seconds, used.egress_bytes) for key, used in sorted(self._used.items())], 4),
             _payloads(self._links),
+            *_columns([self._posting(session_id) for session_id in self._posted], 7),
+            *_columns([(id_, one.phase, one.at) for id_, one in self._ended.items() if id_ not in self._posted], 3),
         )
         return written
+
+    def _posting(self, session_id: str) -> tuple[Any, ...]:
+        # A row that is made in a statement is not there yet for what else the statement does.
+        (org_id, callback), ended = self._posted[session_id], self._ended.get(session_id, Ended())
+        return session_id, org_id, callback.host, callback.sealed, ended.phase, ended.at, ended.at
 
     def learnt(self) -> tuple[dict[str, End], dict[str, tuple[str, str]]]:
         """Where the chains end and what the sessions are in, once it is durable."""
@@ -161,4 +186,4 @@ _HOLD: Final = (
 )
 _PHASES: Final = "SELECT id, org_id, phase FROM sessions WHERE id = ANY($1::text[])"
 
-_WRITE: Final = f"SELECT enclave_write({', '.join(f'${number}' for number in range(1, 39))})"
+_WRITE: Final = f"SELECT enclave_write({', '.join(f'${number}' for number in range(1, 49))})"

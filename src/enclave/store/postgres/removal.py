@@ -36,7 +36,8 @@ class Burial:
 
 @dataclass(frozen=True, slots=True)
 class Forgetting:
-    """Settled sessions of ids below one, to be removed, with all that refers to them but events."""
+    """Settled sessions of ids below one, to be removed, with all that refers to them but events; those whose webhook is
+    still to be sent stay."""
 
     before: str
     limit: int
@@ -47,7 +48,8 @@ class Forgetting:
 
     async def run(self, batch: Batch, sealed: Events) -> Sequence[str]:
         """Remove them; answer with their ids. What somebody else is just removing is left to them."""
-        return sorted(row[0] for row in await batch.connection.fetch(_FORGET, self.before, self.limit))
+        old = [row[0] for row in await batch.connection.fetch(_OLD, self.before, self.limit)]
+        return sorted(row[0] for row in await batch.connection.fetch(_FORGET, old))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,10 @@ _AT: Final = (
     " WHERE org_id = $1 AND seq = $2"
 )
 _BURY: Final = "INSERT INTO tombstones (org_id, seq, doc) VALUES ($1, $2, $3)"
-_FORGET: Final = (
-    "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE id < $1 AND phase NOT IN ('pending', 'running')"
-    " ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED) RETURNING id"
+_PENDING: Final = "EXISTS (SELECT FROM deliveries WHERE session_id = sessions.id AND due_at IS NOT NULL)"
+_OLD: Final = (
+    f"SELECT id FROM sessions WHERE id < $1 AND phase NOT IN ('pending', 'running') AND NOT {_PENDING}"  # noqa: S608  values are bound
+    " ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED"
 )
+# Only now, while nobody else can: a webhook may have been sent for again before the rows were held.
+_FORGET: Final = f"DELETE FROM sessions WHERE id = ANY($1::text[]) AND NOT {_PENDING} RETURNING id"  # noqa: S608  values are bound

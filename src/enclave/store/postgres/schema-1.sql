@@ -78,6 +78,36 @@ CREATE TABLE noted (
     key text COLLATE "C" PRIMARY KEY
 );
 
+-- Where sessions are posted when they are over: `sealed` is the whole URL, encrypted as secrets are, and bound to
+-- `session_id` and `host`. Without a `phase` the session goes on; with `due_at` it is still to be sent, by nobody else
+-- until `claimed_until`. Moments are POSIX seconds.
+CREATE TABLE deliveries (
+    session_id    text COLLATE "C" PRIMARY KEY REFERENCES sessions (id) ON DELETE CASCADE,
+    org_id        text COLLATE "C" NOT NULL,
+    host          text COLLATE "C" NOT NULL,
+    sealed        bytea NOT NULL,
+    phase         text COLLATE "C",
+    created_at    double precision,
+    due_at        double precision,
+    claimed_until double precision,
+    attempts      integer NOT NULL DEFAULT 0,
+    attempted_at  double precision,
+    status        integer,
+    error         text,
+    delivered_at  double precision
+);
+CREATE INDEX deliveries_due ON deliveries (org_id, host, due_at, session_id) WHERE due_at IS NOT NULL;
+CREATE INDEX deliveries_of_org ON deliveries (org_id, session_id) WHERE phase IS NOT NULL;
+
+-- What webhooks are signed with, encrypted as secrets are; one that was replaced signs `until` then.
+CREATE TABLE webhook_secrets (
+    org_id     text COLLATE "C" NOT NULL,
+    created_at text COLLATE "C" NOT NULL,
+    sealed     bytea NOT NULL,
+    until      double precision,
+    PRIMARY KEY (org_id, created_at)
+);
+
 -- What the operator grants orgs, as JSON; of `default`, which no org is called, to every org that has no row.
 CREATE TABLE terms (
     org_id text COLLATE "C" PRIMARY KEY,
@@ -182,7 +212,9 @@ CREATE FUNCTION enclave_write(
     text[], bigint[], text[], text[], text[], text[], text[], text[], -- entries of the trail
     text[], bigint[], text[], -- where the chains end then
     text[], text[], double precision[], bigint[], -- what is used
-    text[] -- whom to tell of
+    text[], -- whom to tell of
+    text[], text[], text[], bytea[], text[], double precision[], double precision[], -- webhooks
+    text[], text[], double precision[] -- sessions that are over, whose webhooks are due
 ) RETURNS boolean LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     same bigint;
@@ -219,6 +251,12 @@ BEGIN
         ON CONFLICT (org_id, day) DO UPDATE
         SET cpu_seconds = usage.cpu_seconds + excluded.cpu_seconds,
             egress_bytes = usage.egress_bytes + excluded.egress_bytes
+    ), posted AS (
+        INSERT INTO deliveries (session_id, org_id, host, sealed, phase, created_at, due_at)
+        SELECT * FROM unnest($39, $40, $41, $42, $43, $44, $45)
+    ), ended AS (
+        UPDATE deliveries SET phase = new.phase, created_at = new.at, due_at = new.at
+        FROM unnest($46, $47, $48) AS new (id, phase, at) WHERE deliveries.session_id = new.id
     )
     UPDATE heads SET seq = new.seq, digest = new.digest, moved = pg_current_xact_id()::text::bigint
     FROM unnest($31, $32, $33) AS new (org_id, seq, digest) WHERE heads.org_id = new.org_id;

@@ -10,7 +10,7 @@ from enclave.core.claim import Claim, held_since
 from enclave.core.session import Change
 from enclave.core.usage import used_by
 from enclave.store.chain import Events
-from enclave.store.postgres.batch import Batch
+from enclave.store.postgres.batch import Batch, Ended
 from enclave.store.session import row_of
 
 
@@ -48,9 +48,18 @@ class Move:
         batch.move(self.change, row)
         if claim is not None:
             await _take(batch, self.change.session, claim)
+        self._follow(batch)
         if used:
             batch.use(self.org_id, used)
         return sealed
+
+    def _follow(self, batch: Batch) -> None:
+        """Write what follows from the move: the webhook of a session is due in the moment it is over."""
+        change, session = self.change, self.change.session
+        if change.callback is not None:
+            batch.post(self.org_id, session.id, change.callback)
+        if change.settles and session.finished_at is not None:
+            batch.end(session.id, Ended(session.phase.value, session.finished_at.timestamp()))
 
 
 @dataclass(frozen=True, slots=True)

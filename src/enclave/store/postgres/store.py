@@ -19,14 +19,17 @@ from enclave.contracts.sessions import Session, SessionResult
 from enclave.core import proof
 from enclave.core.claim import Claimed
 from enclave.core.session import Change
-from enclave.store.base import Filter, Head, Oldest, Wish
+from enclave.store.base import Filter, Head, Oldest
+from enclave.store.base.replicas import Wish
 from enclave.store.postgres.binding import PostgresBindings
 from enclave.store.postgres.database import Database
 from enclave.store.postgres.feed import WISH_CHANNEL, Feed
 from enclave.store.postgres.migration import migrate
+from enclave.store.postgres.outbox import PostgresOutbox
 from enclave.store.postgres.removal import Burial, Forgetting, Probe
 from enclave.store.postgres.replica import LEASE_SECONDS, Heartbeat
 from enclave.store.postgres.session import CLAIMED, Move, Note
+from enclave.store.postgres.signing import PostgresSigning
 from enclave.store.postgres.tenancy import PostgresTenancy
 from enclave.store.postgres.writer import Writer
 from enclave.store.vault import Vault
@@ -112,6 +115,14 @@ class PostgresStore:
         """What orgs may have and use, in this database; closed with this store."""
         return PostgresTenancy(self._writer, self._database)
 
+    def outbox(self, key: bytes) -> PostgresOutbox:
+        """The webhooks in this database, their URLs sealed with a key of 32 bytes; closed with this store."""
+        return PostgresOutbox(self._writer, self._database, Vault(key))
+
+    def signing(self, key: bytes) -> PostgresSigning:
+        """What webhooks are signed with, sealed with a key of 32 bytes, in this database; closed with this store."""
+        return PostgresSigning(self._writer, self._database, Vault(key))
+
     async def get(self, org_id: str, session_id: str) -> Session:
         """One session, with its result. Raises NotFound."""
         rows = await self._database.fetch(_GET, session_id, org_id)
@@ -162,7 +173,7 @@ class PostgresStore:
         return self._writer.put(Burial(tombstone))
 
     def forget(self, before: str, limit: int = 1000) -> Awaitable[Sequence[str]]:
-        """Remove settled sessions of ids below one, the oldest first; their events stay."""
+        """Remove settled sessions of ids below one, the oldest first, none still to be posted; their events stay."""
         return self._writer.put(Forgetting(before, limit))
 
     async def check(self) -> None:

@@ -1,27 +1,35 @@
 """What a store is: few writes, each with its event, and reads that are scoped to an org by their signature.
 
-Beside it, what keeps files.
+Beside it, what keeps files, and what keeps the output of sessions while they run.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
-from enclave.contracts.audit import AuditEvent, BindingDeleted, BindingPut, OrgPolicyChanged, OrgTermsChanged
+from enclave.contracts.audit import (
+    AuditEvent,
+    BindingDeleted,
+    BindingPut,
+    OrgPolicyChanged,
+    OrgTermsChanged,
+)
 from enclave.contracts.bindings import Binding
 from enclave.contracts.checkpoint import Checkpoint
 from enclave.contracts.sessions import Phase, Session
 from enclave.contracts.tenancy import OrgPolicy, OrgTerms
+from enclave.contracts.webhooks import Delivery, WebhookRedelivered, WebhookSecretRotated
 from enclave.core import proof
 from enclave.core.claim import Claimed
 from enclave.core.grant import Grant
-from enclave.core.session import Change
+from enclave.core.session import Callback, Change
 from enclave.core.usage import Used
 
 T = TypeVar("T")
+
+Channel = Literal["stdout", "stderr"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +112,7 @@ class Store(Protocol):
 
     def forget(self, before: str, limit: int = 1000) -> Awaitable[Sequence[str]]:
         """Remove sessions that are settled, the oldest first, of ids below one, at most so many; the answer is their
-        ids. Their events stay in the chain."""
+        ids. Their events stay in the chain. None goes whose webhook is still to be sent."""
         ...
 
     async def unsettled(self) -> Sequence[Session]:
@@ -118,46 +126,6 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Write what is queued and release everything."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """That somebody wants a session torn down which another control plane runs, or whose files it keeps."""
-
-    org_id: str
-    session_id: str
-    actor: str
-
-
-class Replicas(Protocol):
-    """What a Store is besides, if several control planes share it: how they hear of one another.
-
-    Nothing depends on being woken: whoever waits looks now and then by itself.
-    """
-
-    def changed(self, session_id: str) -> asyncio.Future[None]:
-        """Done when a commit told of the session, anyone's. It is shared: wait for it, never cancel it."""
-        ...
-
-    async def running(self, org_id: str) -> int:
-        """How many of an org's sessions others run."""
-        ...
-
-    async def wish(self, wish: Wish) -> None:
-        """Ask whoever runs the session, or ran it, to tear it down; durable. Of two wishes for one the first counts."""
-        ...
-
-    async def wishes(self) -> Sequence[Wish]:
-        """What this control plane is asked to tear down."""
-        ...
-
-    def wished(self) -> asyncio.Future[None]:
-        """Done when there may be a new wish. It is shared: wait for it, never cancel it."""
-        ...
-
-    async def honoured(self, wish: Wish) -> None:
-        """A wish is no more to be told of."""
         ...
 
 
@@ -234,6 +202,105 @@ class Tenancy(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How much may be offered at once: of one org to one host, of one org, and of all."""
+
+    host: int
+    org: int
+    all: int
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A webhook that is to be sent: whose, to which host, and of which session."""
+
+    org_id: str
+    host: str
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A webhook that is nobody else's to send until a moment; `sealed` is its URL, `phase` how its session ended."""
+
+    due: Due
+    phase: Phase
+    attempts: int
+    sealed: bytes = field(repr=False)
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What became of a webhook that was claimed: without an error it was taken. With `next_at` it is tried again then,
+    and without it it is over."""
+
+    claimed: Held
+    at: datetime
+    status: int | None
+    error: str | None
+    next_at: datetime | None
+    events: tuple[AuditEvent, ...] = ()
+
+
+class Outbox(Protocol):
+    """Webhooks, from a session's creation until they are delivered or given up. Beside a Store, whose `commit` keeps a
+    change's callback, and makes it due with the change that ends its session: both or neither."""
+
+    def seal(self, session_id: str, host: str, url: str) -> Callback:
+        """A callback for a session that is to be created. The URL is not to be found in what is stored."""
+        ...
+
+    def url(self, claimed: Held) -> str:
+        """Where a webhook goes. Raises SecretUnreadable."""
+        ...
+
+    async def due(self, at: datetime, share: Share) -> Sequence[Due]:
+        """What is to be sent at a moment and claimed by nobody: each org's in turn, of each org each host's in turn,
+        the oldest first, so that nobody is kept waiting by what others have to be sent."""
+        ...
+
+    def claim(self, due: Due, at: datetime, until: datetime) -> Awaitable[Held]:
+        """Take a webhook until a moment. Of all that ask at once, one gets it: raises Conflict for the others, and if
+        it is not due."""
+        ...
+
+    def settle(self, attempt: Attempt) -> Awaitable[None]:
+        """Write what became of a webhook, and the events of it: both or neither. Raises Conflict if the claim was not
+        in force any more; whoever has it now will tell."""
+        ...
+
+    async def find(
+        self, org_id: str, *, session_id: str | None = None, before: str | None = None, limit: int = 50
+    ) -> Sequence[Delivery]:
+        """The org's webhooks of sessions that are over, newest (greatest id) first; `before` excludes a session and
+        all newer."""
+        ...
+
+    def redeliver(self, event: WebhookRedelivered) -> Awaitable[Delivery]:
+        """Make the webhook that the event tells of due, as if it was never tried, and write the event: both or
+        neither. Raises NotFound, for another org's just as for none."""
+        ...
+
+
+class Signing(Protocol):
+    """What orgs' webhooks are signed with; not to be found in what is stored."""
+
+    def rotate(self, secret: str, event: WebhookSecretRotated) -> Awaitable[None]:
+        """Sign with a secret from now on, with the one before until the event's `previous_until`, and write the event:
+        all or nothing. Raises Conflict if there is one before and the event says that there is none, or the reverse."""
+        ...
+
+    async def has_one(self, org_id: str) -> bool:
+        """Whether there is anything that an org's webhooks are signed with."""
+        ...
+
+    async def secrets(self, org_id: str, at: datetime) -> Sequence[str]:
+        """What an org's webhooks are signed with at a moment, the newest first. Raises SecretUnreadable."""
+        ...
+
+
 class Content(Protocol):
     """A kept file that is being read."""
 
@@ -248,7 +315,7 @@ class Content(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A session that has files."""
+    """A session of which files, or a journal, are kept."""
 
     org_id: str
     session_id: str
@@ -279,4 +346,61 @@ class FileStore(Protocol):
 
     def stored(self, org_id: str) -> int:
         """The bytes of an org's files, known without looking."""
+        ...
+
+
+class Chunk(NamedTuple):
+    """Some characters that a program printed on one channel, where in it they start, and when they came."""
+
+    channel: Channel
+    start: int
+    text: str
+    ts: datetime
+
+    @property
+    def stop(self) -> int:
+        """Where the channel goes on."""
+        return self.start + len(self.text)
+
+
+class Journal(Protocol):
+    """What one session prints, in the order in which it came. It costs nothing until there is something in it."""
+
+    def append(self, chunks: Sequence[Chunk], *, sync: bool = True) -> Awaitable[int]:
+        """Add chunks; the answer, the place behind them, comes when they would outlive this process.
+
+        Soon after they would outlive a power cut too, unless that is not needed (`sync`). The write is queued when
+        `append` is called. Raises Unavailable; none of them is there then, and they may be added again.
+        """
+        ...
+
+    async def read(self, place: int = 0) -> tuple[Sequence[Chunk], int]:
+        """Some of the chunks from a place on, 0 or one that was answered, and the place behind them; none at the end.
+
+        What was damaged, or cut short by a crash, is the end. Raises Unavailable, also for what was removed while the
+        session ran.
+        """
+        ...
+
+
+class Journals(Protocol):
+    """The output of sessions while they run and until it is removed: what was read of one is read again after a crash.
+
+    Use it from one event loop.
+    """
+
+    def journal(self, org_id: str, session_id: str) -> Journal:
+        """The journal of a session, with what it has in it from earlier."""
+        ...
+
+    async def remove(self, session_id: str) -> None:
+        """Remove a session's journal, if it has any; what was added before is gone then."""
+        ...
+
+    async def kept(self, before: datetime | None = None) -> Sequence[Kept]:
+        """The sessions that have a journal, with a moment only those to which nothing was added since."""
+        ...
+
+    async def close(self) -> None:
+        """Write what is queued and release everything."""
         ...

@@ -1,0 +1,1 @@
+"""How webhooks get to their receivers."""
