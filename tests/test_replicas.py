@@ -22,6 +22,7 @@ from enclave.contracts.identity import Credential
 from enclave.contracts.sessions import Phase, Session
 from enclave.core.audit import verify
 from tests.postgres import Server, binaries
+from tests.webhook.receiving import receiving
 
 pytestmark = [pytest.mark.slow, pytest.mark.sandbox, pytest.mark.timeout(120)]
 
@@ -29,9 +30,9 @@ LONG = "import time\nprint('up', flush=True)\ntime.sleep(100)"
 
 
 @contextlib.contextmanager
-def served(home: Path, url: str) -> Iterator[tuple["subprocess.Popen[str]", Enclave]]:
+def served(home: Path, url: str, **settings: str) -> Iterator[tuple["subprocess.Popen[str]", Enclave]]:
     command = (sys.executable, "-m", "enclave.serve", "--home", str(home))
-    environment = os.environ | {"ENCLAVE_DATABASE_URL": url, "ENCLAVE_POOL": "2"}
+    environment = os.environ | {"ENCLAVE_DATABASE_URL": url, "ENCLAVE_POOL": "2"} | settings
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as child:
         assert child.stdout is not None
         assert child.stdin is not None
@@ -174,6 +175,54 @@ def test_files_are_where_the_session_ran_and_go_with_it(
     second.teardown(session.id)
 
     until(lambda: not list((homes[0] / "files").rglob(f"*{session.id}*")), 10)
+
+
+def test_what_a_session_printed_goes_with_it_wherever_it_is_torn_down(
+    pair: tuple[Enclave, Enclave], homes: tuple[Path, Path]
+) -> None:
+    first, second = pair
+    running, over = up(first), first.run("import time; print('a', flush=True); time.sleep(0.5); print('b')")
+    assert over.result().stdout == "a\nb\n"
+    assert {entry.name for entry in (homes[0] / "journals").iterdir()} == {running.id, over.id}
+    seen = first.logs(running.id)
+    unseen = second.logs(running.id, after=seen.next_cursor)
+    assert [entry.text for entry in seen.items] == ["up\n"]
+    assert (unseen.items, unseen.next_cursor) == ((), seen.next_cursor)
+    assert "".join(entry.text for entry in second.logs(over.id).items) == "a\nb\n"
+
+    second.teardown(running.id)
+    second.teardown(over.id)
+
+    assert [entry.text for entry in second.logs(running.id).items] == ["up\n"]
+    until(lambda: not any((homes[0] / "journals").iterdir()), 10)
+
+
+def test_each_webhook_is_sent_by_one_of_the_two(homes: tuple[Path, Path], url: str, tmp_path: Path) -> None:
+    with receiving(tmp_path, "127.0.0.1") as site:
+        settings = {"ENCLAVE_EGRESS_PRIVATE": "127.0.0.1/32", "ENCLAVE_EGRESS_CA": str(site.authorities)}
+        with served(homes[0], url, **settings) as (_, first), served(homes[1], url, **settings) as (_, second):
+            receiver = f"https://127.0.0.1:{site.port}/in"
+            made = [one.run("1", webhook_url=receiver).id for one in (first, second) for _ in range(20)]
+            until(lambda: sum(one.state == "delivered" for one in second.webhooks.deliveries()) == 40, 60)
+            attempts = {one.attempts for one in first.webhooks.deliveries()}
+
+    sent = sorted(received.headers["webhook-id"].split("_")[1] for received in site.received)
+    assert sent == sorted(session_id.removeprefix("ses_") for session_id in made)
+    assert attempts == {1}
+
+
+def test_of_one_that_is_killed_the_other_sends_the_webhooks(homes: tuple[Path, Path], url: str, tmp_path: Path) -> None:
+    with receiving(tmp_path, "127.0.0.1") as site:
+        settings = {"ENCLAVE_EGRESS_PRIVATE": "127.0.0.1/32", "ENCLAVE_EGRESS_CA": str(site.authorities)}
+        with served(homes[1], url, **settings):
+            with served(homes[0], url, **settings) as (child, first):
+                session = first.run(LONG, webhook_url=f"https://127.0.0.1:{site.port}/in")
+                until(lambda: first.get(session.id).phase is Phase.RUNNING, 30)
+                child.send_signal(signal.SIGKILL)
+                child.wait(10)
+            assert site.arrived.acquire(timeout=60)
+
+    assert [one.headers["webhook-id"] for one in site.received] == [f"msg_{session.id.removeprefix('ses_')}_failed"]
 
 
 def test_one_that_is_killed_and_started_again_settles_its_own_at_once(homes: tuple[Path, Path], url: str) -> None:

@@ -60,7 +60,7 @@ class PostgresOutbox:
 
     def redeliver(self, event: WebhookRedelivered) -> Awaitable[Delivery]:
         """Make a webhook due, with its event. Raises NotFound."""
-        return self._writer.put(_Redeliver(event.org_id, event.delivery_id, (event,)))
+        return self._writer.put(Redelivery(event.org_id, event.delivery_id, (event,)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,9 @@ class _Settle:
 
 
 @dataclass(frozen=True, slots=True)
-class _Redeliver:
+class Redelivery:
+    """A webhook to be sent again, with its event; answers with what is told of it then."""
+
     org_id: str
     delivery_id: str
     events: Events
@@ -97,6 +99,7 @@ class _Redeliver:
     in_memory: Literal[False] = False
 
     async def run(self, batch: Batch, sealed: Events) -> Delivery:
+        """Make it due. Raises NotFound."""
         place = (self.org_id, *session_of_delivery(self.delivery_id))
         row = await batch.connection.fetchrow(_AGAIN, self.events[0].ts.timestamp(), *place)
         if row is None:
