@@ -109,7 +109,10 @@ async def test_what_another_settles_is_due_as_well(opened: Open) -> None:
 async def test_no_session_is_forgotten_whose_webhook_is_still_to_be_sent(store: PostgresStore) -> None:
     session, running = await begin(store, 1), await begin(store, 2)
     await end(store, session)
-    assert await store.forget(a_session(3).id) == []
+    await store.commit(created(a_session(3), "x"))
+    await end(store, a_session(3))
+    assert await store.forget(a_session(9).id, 1) == [a_session(3).id]  # one that stays is not in the others' way
+    assert await store.forget(a_session(9).id) == []
     await taken(store)
     assert await store.forget(a_session(3).id) == [session.id]
     assert await store.outbox(KEY).find("org_a") == []
