@@ -14,7 +14,7 @@ from enclave.contracts.identity import Role
 from enclave.contracts.members import Login, Refresh, Switch, Tokens
 from enclave.identity.apikey import NO_HASH, ApiKey, new_api_key, parse
 from enclave.identity.books import Books
-from enclave.identity.guard import Guard
+from enclave.identity.guard import Guard, site
 from enclave.identity.outbox import post
 from enclave.identity.password import Passwords
 from enclave.identity.refusals import Refusals
@@ -87,7 +87,7 @@ class SignIns:
         except QuotaExceeded:
             self._refusals.sign_in(account.user_id)
             raise
-        if not await self.passwords.fits(password, account.password, known=known):
+        if not await self.passwords.fits(password, account.password, site(address), known=known):
             self._refusals.sign_in(account.user_id)
             return None
         self.guard.passed(address, email)
