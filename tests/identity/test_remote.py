@@ -402,6 +402,21 @@ async def test_strangers_push_out_nobody_who_is_known(rig: Rig, monkeypatch: pyt
     assert len(rig.callers._refused) == 8
 
 
+async def test_an_org_of_many_keys_pushes_out_none_of_anothers(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "MAX_REMEMBERED", 8)
+    theirs = [rig.key() for _ in range(3)]
+    other = rig.identity.authority.owner("other@example.org")
+    for key in theirs:
+        await rig.principal(key)
+    for _ in range(20):
+        await rig.principal(str(rig.identity.authority.issue_key(other)))
+    asked = rig.questions
+    for key in theirs:
+        await rig.principal(key)
+    assert rig.questions == asked
+    assert len(rig.callers._active) == 8
+
+
 async def test_of_strangers_who_come_at_once_few_are_asked_about_and_who_is_known_passes(rig: Rig) -> None:
     key = rig.key()
     await rig.principal(key)
