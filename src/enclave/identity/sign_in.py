@@ -97,7 +97,8 @@ class SignIns:
         """Sign a user in to an org that they are a member of, within the transaction in which they were seen to be."""
         now, first = self._books.database.now(), new_api_key(REFRESH)
         until = (now + SIGN_IN_LIFE).timestamp()
-        connection.execute("DELETE FROM sign_ins WHERE expires_at <= ?", (now.timestamp(),))
+        # Not before: of a sign-in that is not known, a token that names it is taken to be another issuer's.
+        connection.execute("DELETE FROM sign_ins WHERE expires_at <= ?", ((now - TOKEN_LIFE).timestamp(),))
         sid = token_hex(8)
         row = (first.id, first.hash(self._books.pepper), seat.org_id, account.user_id, until, sid)
         connection.execute(_BEGIN, row)
