@@ -44,8 +44,8 @@ def test_an_attempt_is_in_the_stream_while_the_program_runs_and_in_the_trail_aft
             seen.append(frame.chunk)
         if isinstance(frame, AuditFrame) and isinstance(frame.event, EgressDenied):
             seen.append(frame.event.target)
-            if frame.event.protocol == "dns":
-                break  # it still runs
+        if len(seen) == 3:
+            break  # it still runs
 
     assert sorted(seen) == ["93.184.216.34:443", "refused\n", "stolen-secret.evil.example"]
     assert client.get(session.id).phase is Phase.RUNNING

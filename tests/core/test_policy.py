@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from enclave.contracts.errors import InvalidRequest, PolicyUnenforceable
 from enclave.contracts.policy import (
+    MAX_RULES,
     EgressMode,
     EgressPolicy,
     Guarantee,
@@ -18,7 +19,7 @@ from enclave.contracts.policy import (
 )
 from enclave.contracts.sessions import CreateSessionRequest, GitSource, Source
 from enclave.contracts.wire import wire_name
-from enclave.core.policy import FLOOR, Ceiling, check_egress, require, required, resolve
+from enclave.core.policy import FLOOR, MAX_FOREIGN, Ceiling, check_egress, malformed, require, required, resolve
 
 CEILING = Ceiling()
 NAMES = sorted(SessionLimits.model_fields)
@@ -163,3 +164,13 @@ def test_a_session_is_refused_for_want_of_any_guarantee(
         require(needed, given_)
     for missing in needed - given_:
         assert missing in refused.value.detail
+
+
+def test_names_in_other_scripts_are_few_because_each_takes_long() -> None:
+    names = tuple(f"bücher-{at}.example" for at in range(MAX_FOREIGN))
+    ascii_ones = tuple(f"host-{at}.example" for at in range(MAX_RULES - MAX_FOREIGN))
+
+    assert malformed({"egress.allow": names + ascii_ones, "egress.deny": ascii_ones}) == {}
+    refused = malformed({"egress.allow": names, "egress.deny": ("bücher.example",), "other": ascii_ones})
+    assert set(refused) == {"egress.allow", "egress.deny"}
+    assert "xn--" in refused["egress.deny"]

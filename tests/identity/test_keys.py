@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from enclave.contracts.audit import AuditEvent
-from enclave.contracts.errors import Conflict, Forbidden, Unauthenticated, Unavailable
+from enclave.contracts.errors import Conflict, Forbidden, InvalidRequest, Unauthenticated, Unavailable
 from enclave.contracts.identity import Principal, Role, Scope
 from enclave.contracts.keys import CreateKey, Key
 from enclave.identity import database, keys
@@ -61,6 +61,16 @@ async def test_a_key_ends_at_its_moment(identity: Identity, owner: Principal, cl
     clock.advance(0.1)
 
     refused(identity, made.api_key)
+
+
+@pytest.mark.parametrize(
+    "ends", ["9999-12-31T23:59:59.999999Z", "9999-12-31T23:00:00-12:00", "0001-01-01T00:00:00+14:00"]
+)
+async def test_a_key_ends_at_a_moment_that_there_is(identity: Identity, owner: Principal, ends: str) -> None:
+    with pytest.raises(InvalidRequest):
+        await identity.keys.create(owner, CreateKey.model_validate_json(f'{{"name": "k", "expiresAt": "{ends}"}}'))
+
+    assert (await identity.keys.list(owner)).items == ()
 
 
 async def test_a_key_may_what_is_left_to_its_member(identity: Identity, owner: Principal, tmp_path: Path) -> None:

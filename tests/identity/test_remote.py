@@ -14,17 +14,18 @@ import pytest
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from enclave.contracts.errors import Forbidden, Unauthenticated, Unavailable
+from enclave.contracts.errors import Forbidden, InvalidRequest, Unauthenticated, Unavailable
 from enclave.contracts.identity import Principal
 from enclave.contracts.introspection import INTROSPECT
 from enclave.contracts.keys import CreateKey
 from enclave.contracts.operations import OF_IDENTITY
 from enclave.identity import remote
 from enclave.identity.apikey import new_api_key
-from enclave.identity.base import Asked
+from enclave.identity.base import Answered, Asked
 from enclave.identity.circuit import FIRST_SECONDS, MOST_SECONDS, Circuit
 from enclave.identity.line import Line
 from enclave.identity.remote import MAX_STRANGERS, RemoteIdentity, Terms
+from enclave.identity.separate import MAX_OF_PLACE, SeparateIdentity
 from enclave.identity.service import Identity
 from enclave.identity.token import TokenReader
 from enclave.server.app import Surface
@@ -330,6 +331,36 @@ async def test_a_service_that_refuses_us_lets_nobody_in_and_nobody_down(rig: Rig
     await line.close()
 
 
+async def test_what_cannot_be_asked_for_is_the_callers_mistake(rig: Rig) -> None:
+    line = rig.line(str(rig.identity.service.issue()))
+    # Each of them is three characters in a URL.
+    asked = Asked("GET", "/keys?" + '"' * 25_000, b"", rig.key(), "192.0.2.1")
+    with pytest.raises(InvalidRequest):
+        await line.relay(asked)
+    await line.close()
+
+
+async def test_from_one_place_no_more_than_so_much_is_on_its_way(rig: Rig) -> None:
+    rig.way.free.clear()
+    line, circuit = rig.line(str(rig.identity.service.issue())), Circuit(lambda: rig.seconds)
+    there = SeparateIdentity(line, rig.callers, circuit)
+    key = rig.key()
+
+    def ask(address: str) -> "asyncio.Task[Answered]":
+        return asyncio.create_task(there.relay(Asked("GET", "/keys", b"", key, address)))
+
+    many = [ask(f"2001:db8::{at:x}") for at in range(MAX_OF_PLACE)]
+    while rig.way.asked["/keys"] < MAX_OF_PLACE:  # noqa: ASYNC110  of what comes over a socket
+        await asyncio.sleep(0)
+    with pytest.raises(Unavailable):
+        await ask("2001:db8::ffff")
+    other = ask("192.0.2.1")
+    rig.way.free.set()
+    assert {answered.status for answered in await asyncio.gather(other, *many)} == {200}
+    assert (await ask("2001:db8::ffff")).status == 200
+    await line.close()
+
+
 @pytest.mark.slow
 async def test_a_service_that_is_slow_is_one_that_does_not_answer(rig: Rig) -> None:
     rig.way.free.clear()
@@ -369,6 +400,21 @@ async def test_strangers_push_out_nobody_who_is_known(rig: Rig, monkeypatch: pyt
     await rig.principal(key)
     assert rig.questions == asked
     assert len(rig.callers._refused) == 8
+
+
+async def test_an_org_of_many_keys_pushes_out_none_of_anothers(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "MAX_REMEMBERED", 8)
+    theirs = [rig.key() for _ in range(3)]
+    other = rig.identity.authority.owner("other@example.org")
+    for key in theirs:
+        await rig.principal(key)
+    for _ in range(20):
+        await rig.principal(str(rig.identity.authority.issue_key(other)))
+    asked = rig.questions
+    for key in theirs:
+        await rig.principal(key)
+    assert rig.questions == asked
+    assert len(rig.callers._active) == 8
 
 
 async def test_of_strangers_who_come_at_once_few_are_asked_about_and_who_is_known_passes(rig: Rig) -> None:

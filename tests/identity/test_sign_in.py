@@ -249,6 +249,21 @@ async def test_a_sign_in_ends_by_itself_and_by_signing_out(identity: Identity, o
         await refresh(identity, second.refresh_token)
 
 
+async def test_a_token_of_one_who_signed_out_is_refused_after_the_sign_in_would_have_ended(
+    identity: Identity, owner: Principal, clock: Clock
+) -> None:
+    first = await join(identity, owner)
+    await join(identity, owner, "bob@example.org")
+    clock.advance(SIGN_IN_LIFE.total_seconds() - 60)
+    last = await refresh(identity, first.refresh_token)
+    await identity.sign_ins.logout(Refresh(refresh_token=SecretStr(last.refresh_token)))
+    clock.advance(120)
+    await login(identity, "bob@example.org")
+
+    with pytest.raises(Unauthenticated):
+        identity.authority.identify(last.token)
+
+
 async def test_what_a_member_is_made_holds_at_the_next_refresh(identity: Identity, owner: Principal) -> None:
     tokens = await join(identity, owner)
     await identity.members.change(owner, who(identity, tokens).user_id, ChangeMember(role=Role.AUDITOR))

@@ -8,10 +8,11 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from enclave.contracts.errors import QuotaExceeded
+from enclave.contracts.errors import InvalidRequest, QuotaExceeded
 from enclave.contracts.files import MAX_FILES_BYTES
 from enclave.contracts.sessions import CreateSessionRequest
-from enclave.server.reading import MAX_BODY_BYTES, Room, read_body
+from enclave.server import reading
+from enclave.server.reading import MAX_BODY_BYTES, SMALL_BYTES, Room, read_body
 from tests.orchestrator.test_files import leaves
 from tests.server.conftest import Answer, Site
 
@@ -218,7 +219,7 @@ class Upload:
 
 async def test_bodies_share_what_memory_there_is() -> None:
     room = Room(free=250)
-    first, second, third = Upload(200), Upload(100), Upload(100)
+    first, second, third = Upload(SMALL_BYTES + 200), Upload(SMALL_BYTES + 100), Upload(SMALL_BYTES + 100)
     reading = first.read(room)
     await first.halted.wait()
 
@@ -228,6 +229,28 @@ async def test_bodies_share_what_memory_there_is() -> None:
     await asyncio.wait((reading,))
     third.go_on.set()
     assert (await third.read(room)).code == "x"
+
+
+async def test_who_sends_little_is_not_refused_for_those_who_send_much() -> None:
+    upload = Upload(SMALL_BYTES)
+    upload.go_on.set()
+
+    assert (await upload.read(Room(free=0))).code == "x"
+
+
+async def test_a_body_that_does_not_arrive_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "ARRIVAL_SECONDS", 0)
+
+    with pytest.raises(InvalidRequest, match="did not arrive"):
+        await Upload(100).read(Room())
+
+
+@pytest.mark.parametrize("path", ["/login", "/invitations/accept", "/token/refresh", "/password/reset", "/logout"])
+async def test_of_strangers_little_is_read(site: Site, path: str) -> None:
+    answer = await site.ask("POST", path, b" " * (SMALL_BYTES + 1), token=None)
+
+    assert code(answer) == (400, "invalid_request")
+    assert str(SMALL_BYTES) in answer.json["detail"]
 
 
 @pytest.mark.parametrize("unit", [b"0,", b"[],", b"{},", b'"",', b'"\\\\",'])

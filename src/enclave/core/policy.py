@@ -63,6 +63,9 @@ def out_of_bounds(limits: RequestedLimits, most: SessionLimits) -> dict[str, str
     }
 
 
+MAX_FOREIGN: Final = 16
+"""The most rules of a request that are not ASCII: to tell which name one means takes a thousand times longer."""
+
 _NO_RULES: Final = "must be empty when egress.mode is deny_all; use mode allowlist"
 
 
@@ -83,6 +86,9 @@ def malformed(lists: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Each rule of the lists, by their fields, that is none, and what to write instead; each list that is too long."""
     if long := [field for field, rules in lists.items() if len(rules) > MAX_RULES]:
         return dict.fromkeys(long, f"has more than {MAX_RULES} rules")
+    foreign = [field for field, rules in lists.items() for rule in rules if not rule.isascii()]
+    if len(foreign) > MAX_FOREIGN:
+        return dict.fromkeys(foreign, f"more than {MAX_FOREIGN} rules are not ASCII; write names in their xn-- form")
     rules = {f"{field}.{index}": rule for field, rules in lists.items() for index, rule in enumerate(rules)}
     return {field: message for field, rule in rules.items() if (message := _malformed(rule))}
 

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Network, ip_network
 from typing import Final
 
@@ -53,6 +54,8 @@ class NameRule:
 Rule = CidrRule | NameRule
 
 
+# A list is held against others on the way to every session, and is mostly the same one.
+@lru_cache(maxsize=4096)
 def parse_rule(text: str) -> Rule:
     """The rule that a text is, in the grammar of `EgressPolicy`; raises ValueError, saying in a line what to write."""
     if "://" in text:

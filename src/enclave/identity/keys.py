@@ -125,12 +125,16 @@ _LIST: Final = (
 _COUNT: Final = "SELECT count(*) FROM api_keys WHERE org_id = ? AND revoked_at IS NULL"
 
 
+_LAST: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+"""With an offset, or rounded, a later moment can be after the last of all."""
+
+
 def _end(request: CreateKey, maker: Standing, now: datetime) -> float | None:
     if request.expires_at is None:
         return maker.until
     until = request.expires_at.timestamp()
-    if until <= now.timestamp():
-        message = "must be in the future"
+    if not now.timestamp() < until < _LAST:
+        message = "must be in the future, and before the last day that there is, 9999-12-31"
         raise InvalidRequest("the key would be no use", errors=(FieldProblem(field="expiresAt", message=message),))
     if maker.until is not None and until > maker.until:
         raise Forbidden("a key that is made with a key ends no later than that")

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import httpx2
 from pydantic import ValidationError
 
-from enclave.contracts.errors import Unavailable
+from enclave.contracts.errors import InvalidRequest, Unavailable
 from enclave.contracts.introspection import CLIENT_HEADER, SERVICE_CHALLENGE, SERVICE_HEADER
 from enclave.contracts.wire import Wire
 from enclave.identity.base import Answered, Asked
@@ -61,17 +61,21 @@ class Line:
             raise Unavailable(f"the identity service answers what is not understood: {problems[:3]}") from None
 
     async def relay(self, asked: Asked) -> Answered:
-        """What an operation is answered with there. It is sent once: it may have been done although this raises."""
+        """What an operation is answered with there. It is sent once: it may have been done although this raises. Raises
+        InvalidRequest for what cannot be asked for."""
         headers = {SERVICE_HEADER: self._key, CLIENT_HEADER: asked.address}
         if asked.credential is not None:
             headers["authorization"] = f"Bearer {asked.credential}"
-        request = self._client.build_request(
-            asked.method,
-            asked.target,
-            content=asked.body,
-            headers=headers,
-            timeout=httpx2.Timeout(CONNECT_SECONDS, read=RELAY_SECONDS),
-        )
+        try:
+            request = self._client.build_request(
+                asked.method,
+                asked.target,
+                content=asked.body,
+                headers=headers,
+                timeout=httpx2.Timeout(CONNECT_SECONDS, read=RELAY_SECONDS),
+            )
+        except httpx2.InvalidURL:
+            raise InvalidRequest("the path and query are too long") from None
         return await self._told(request)
 
     async def close(self) -> None:

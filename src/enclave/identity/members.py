@@ -39,6 +39,7 @@ from enclave.core.cursor import (
 )
 from enclave.identity.apikey import NO_HASH, ApiKey, new_api_key, parse
 from enclave.identity.books import Books
+from enclave.identity.guard import site
 from enclave.identity.outbox import post
 from enclave.identity.renewal import check_length
 from enclave.identity.sign_in import Account, SignIns, seat
@@ -194,7 +195,7 @@ class EmbeddedMembers:
                 raise Unauthenticated
             return account
         check_length(password, "password")
-        return Account("", email, await self._sign_ins.passwords.hash(password))
+        return Account("", email, await self._sign_ins.passwords.hash(password, site(address)))
 
     def _join(self, connection: sqlite3.Connection, invitation: _Open, account: Account) -> Account:
         stamp = self._database.stamp()

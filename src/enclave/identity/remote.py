@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import math
 import re
+from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
@@ -204,8 +205,8 @@ class RemoteIdentity:
         kept, other = (self._active, self._refused) if known.answer.active else (self._refused, self._active)
         other.pop(digest, None)
         kept.pop(digest, None)
-        while len(kept) >= MAX_REMEMBERED:
-            del kept[next(iter(kept))]
+        if len(kept) >= MAX_REMEMBERED:
+            _make_room(kept)
         kept[digest] = known
 
     def _landed(self, digest: bytes, task: "asyncio.Task[Introspection]") -> None:
@@ -222,6 +223,15 @@ class RemoteIdentity:
         for task in (tasks := list(self._tasks)):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _make_room(kept: dict[bytes, Known]) -> None:
+    """Forget some of the oldest: of the org that has the most, so that none pushes another's callers out."""
+    part = max(1, MAX_REMEMBERED // 64)
+    org_id, count = Counter(map(_org, kept.values())).most_common(1)[0]
+    theirs = [digest for digest, known in kept.items() if count <= part or _org(known) == org_id]
+    for digest in theirs[:part]:
+        del kept[digest]
 
 
 def _org(known: Known) -> str | None:

@@ -11,6 +11,7 @@ from enclave.contracts.members import MIN_PASSWORD, ChangePassword, ResetPasswor
 from enclave.contracts.operations import CHANGE_PASSWORD
 from enclave.identity.apikey import NO_HASH, ApiKey, parse
 from enclave.identity.books import Books
+from enclave.identity.guard import site
 from enclave.identity.outbox import post
 from enclave.identity.sign_in import Account, SignIns, seat
 from enclave.identity.standing import signed_in
@@ -36,7 +37,7 @@ class EmbeddedPasswords:
         if account is None:
             problem = FieldProblem(field="current", message="is not the password of the account")
             raise InvalidRequest("the current password is another", errors=(problem,))
-        fresh = await self._sign_ins.passwords.hash(asked.new.get_secret_value())
+        fresh = await self._sign_ins.passwords.hash(asked.new.get_secret_value(), site(address))
         with self._books.database.change() as connection:
             there = seat(connection, account.user_id, principal.org_id)
             # Of two who know it, and change it at once, one is refused.
@@ -56,7 +57,7 @@ class EmbeddedPasswords:
         account = self._account(code)
         if code is None or account is None:
             raise Unauthenticated
-        fresh = await self._sign_ins.passwords.hash(asked.password.get_secret_value())
+        fresh = await self._sign_ins.passwords.hash(asked.password.get_secret_value(), site(address))
         with self._books.database.change() as connection:
             # While the password was hashed another may have used it.
             if connection.execute(_RESET, self._code(code)).fetchone() is None:

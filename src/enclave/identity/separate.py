@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -12,6 +13,7 @@ from enclave.contracts.errors import Unavailable
 from enclave.identity.base import Answered, Asked
 from enclave.identity.circuit import Circuit
 from enclave.identity.database import Clock
+from enclave.identity.guard import site
 from enclave.identity.line import Line
 from enclave.identity.outbox import Sink
 from enclave.identity.pull import EventPull
@@ -20,6 +22,8 @@ from enclave.identity.token import TokenReader
 
 MAX_RELAYED: Final = 64
 """The most operations on their way to the service at once."""
+MAX_OF_PLACE: Final = 32
+"""The most of them from one place: sign-ins wait for their turn there, and would take all."""
 
 _TELLING: Final = frozenset(
     {
@@ -52,17 +56,20 @@ class SeparateIdentity:
         self.callers = callers
         self._line = line
         self._circuit = circuit
-        self._relayed = 0
+        self._relayed: Counter[str] = Counter()
 
     async def relay(self, asked: Asked) -> Answered:
         """What the service answers to an operation of its own. Raises Unavailable."""
-        if self._relayed >= MAX_RELAYED or not (self._circuit.closed or not self._circuit.wait_seconds):
+        if not (self._circuit.closed or not self._circuit.wait_seconds):
             raise Unavailable("the identity service does not answer", retry_after=1)
-        self._relayed += 1
+        place = site(asked.address)
+        if self._relayed.total() >= MAX_RELAYED or self._relayed[place] >= MAX_OF_PLACE:
+            raise Unavailable("too much is asked of the identity service at once", retry_after=1)
+        self._relayed[place] += 1
         try:
             return await self._line.relay(asked)
         finally:
-            self._relayed -= 1
+            self._relayed -= Counter((place,))  # a place with none is not kept
 
     def forget(self, org_id: str | None = None) -> None:
         """An org, or all of them, may have changed: ask anew about its callers."""

@@ -14,7 +14,7 @@ from enclave.contracts.identity import Role
 from enclave.contracts.members import Login, Refresh, Switch, Tokens
 from enclave.identity.apikey import NO_HASH, ApiKey, new_api_key, parse
 from enclave.identity.books import Books
-from enclave.identity.guard import Guard
+from enclave.identity.guard import Guard, site
 from enclave.identity.outbox import post
 from enclave.identity.password import Passwords
 from enclave.identity.refusals import Refusals
@@ -87,7 +87,7 @@ class SignIns:
         except QuotaExceeded:
             self._refusals.sign_in(account.user_id)
             raise
-        if not await self.passwords.fits(password, account.password, known=known):
+        if not await self.passwords.fits(password, account.password, site(address), known=known):
             self._refusals.sign_in(account.user_id)
             return None
         self.guard.passed(address, email)
@@ -97,7 +97,8 @@ class SignIns:
         """Sign a user in to an org that they are a member of, within the transaction in which they were seen to be."""
         now, first = self._books.database.now(), new_api_key(REFRESH)
         until = (now + SIGN_IN_LIFE).timestamp()
-        connection.execute("DELETE FROM sign_ins WHERE expires_at <= ?", (now.timestamp(),))
+        # Not before: of a sign-in that is not known, a token that names it is taken to be another issuer's.
+        connection.execute("DELETE FROM sign_ins WHERE expires_at <= ?", ((now - TOKEN_LIFE).timestamp(),))
         sid = token_hex(8)
         row = (first.id, first.hash(self._books.pepper), seat.org_id, account.user_id, until, sid)
         connection.execute(_BEGIN, row)

@@ -41,13 +41,13 @@ from enclave.contracts.operations import (
 from enclave.contracts.orgs import CreateOrg
 from enclave.contracts.wire import Wire
 from enclave.server.call import Call, Platform, Respond, RespondToAnyone, address
-from enclave.server.reading import read_body
+from enclave.server.reading import SMALL_BYTES, read_body
 
 
 async def create_key(call: Call) -> ASGIApp:
     """POST /keys."""
     call.query()
-    body = await read_body(call.request, CreateKey, call.platform.room)
+    body = await read_body(call.request, CreateKey, call.platform.room, SMALL_BYTES)
     key = await call.platform.accounts.keys.create(call.principal, body)
     return call.answer(key)
 
@@ -75,7 +75,7 @@ async def list_members(call: Call) -> ASGIApp:
 async def change_member(call: Call) -> ASGIApp:
     """PUT /members/{id}."""
     call.query()
-    body = await read_body(call.request, ChangeMember, call.platform.room)
+    body = await read_body(call.request, ChangeMember, call.platform.room, SMALL_BYTES)
     return call.answer(await call.platform.accounts.members.change(call.principal, call.id, body))
 
 
@@ -88,7 +88,7 @@ async def remove_member(call: Call) -> ASGIApp:
 async def create_invitation(call: Call) -> ASGIApp:
     """POST /invitations."""
     call.query()
-    body = await read_body(call.request, Invite, call.platform.room)
+    body = await read_body(call.request, Invite, call.platform.room, SMALL_BYTES)
     return call.answer(await call.platform.accounts.members.invite(call.principal, body))
 
 
@@ -113,49 +113,49 @@ async def list_orgs(call: Call) -> ASGIApp:
 async def create_org(call: Call) -> ASGIApp:
     """POST /orgs."""
     call.query()
-    body = await read_body(call.request, CreateOrg, call.platform.room)
+    body = await read_body(call.request, CreateOrg, call.platform.room, SMALL_BYTES)
     return call.answer(await call.platform.accounts.orgs.create(call.principal, body))
 
 
 async def change_password(call: Call) -> ASGIApp:
     """POST /password."""
     call.query()
-    body = await read_body(call.request, ChangePassword, call.platform.room)
+    body = await read_body(call.request, ChangePassword, call.platform.room, SMALL_BYTES)
     return call.answer(await call.platform.accounts.passwords.change(call.principal, body, address(call.request)))
 
 
 async def accept_invitation(platform: Platform, request: Request) -> Wire:
     """POST /invitations/accept."""
-    body = await read_body(request, AcceptInvitation, platform.room)
+    body = await read_body(request, AcceptInvitation, platform.room, SMALL_BYTES)
     return await platform.accounts.members.accept(body, address(request))
 
 
 async def login(platform: Platform, request: Request) -> Wire:
     """POST /login."""
-    body = await read_body(request, Login, platform.room)
+    body = await read_body(request, Login, platform.room, SMALL_BYTES)
     return await platform.accounts.sign_ins.login(body, address(request))
 
 
 async def refresh_token(platform: Platform, request: Request) -> Wire:
     """POST /token/refresh."""
-    return await platform.accounts.sign_ins.refresh(await read_body(request, Refresh, platform.room))
+    return await platform.accounts.sign_ins.refresh(await read_body(request, Refresh, platform.room, SMALL_BYTES))
 
 
 async def switch_org(platform: Platform, request: Request) -> Wire:
     """POST /token/switch."""
-    return await platform.accounts.sign_ins.switch(await read_body(request, Switch, platform.room))
+    return await platform.accounts.sign_ins.switch(await read_body(request, Switch, platform.room, SMALL_BYTES))
 
 
 async def reset_password(platform: Platform, request: Request) -> Wire:
     """POST /password/reset."""
-    body = await read_body(request, ResetPassword, platform.room)
+    body = await read_body(request, ResetPassword, platform.room, SMALL_BYTES)
     await platform.accounts.passwords.reset(body, address(request))
     return Done()
 
 
 async def logout(platform: Platform, request: Request) -> Wire:
     """POST /logout."""
-    await platform.accounts.sign_ins.logout(await read_body(request, Refresh, platform.room))
+    await platform.accounts.sign_ins.logout(await read_body(request, Refresh, platform.room, SMALL_BYTES))
     return Done()
 
 

@@ -1,7 +1,8 @@
 """What a request says, read with bounds: its body, its preference, its query."""
 
+import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final, TypeVar
 
 from pydantic import ValidationError
@@ -21,7 +22,12 @@ MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 MAX_BODY_WEIGHT: Final = 20_000
 """How many elements a body may have, an array or object counted as four; no sound one has a tenth of it."""
 ROOM_BYTES: Final = 8 * MAX_BODY_BYTES
-"""What bodies may take together while they are being read."""
+"""What bodies may take together while they are being read, beyond what is small of each."""
+SMALL_BYTES: Final = 64 * 1024
+"""Of every body so much takes no room, so that who sends little is not refused for those who send much. It is all that
+is read of who shows no credential, and of what is for the identity authority."""
+ARRIVAL_SECONDS: Final = 60.0
+"""How long a body may take to arrive; who stops in the middle would keep others' room."""
 MAX_WAIT_SECONDS: Final = 300
 DEFAULT_PAGE: Final = 50
 
@@ -47,9 +53,9 @@ class Room:
         self._free += size
 
 
-async def read_body(request: Request, kind: type[W], room: Room) -> W:
+async def read_body(request: Request, kind: type[W], room: Room, most: int = MAX_BODY_BYTES) -> W:
     """The body as a value of its type; raises InvalidRequest, naming the fields, and QuotaExceeded."""
-    body = await read_bounded(request, room)
+    body = await read_bounded(request, room, most)
     if weight(body, MAX_BODY_WEIGHT) > MAX_BODY_WEIGHT:
         raise InvalidRequest(f"the body has more than {MAX_BODY_WEIGHT} elements")
     try:
@@ -60,21 +66,31 @@ async def read_body(request: Request, kind: type[W], room: Room) -> W:
     return value
 
 
-async def read_bounded(request: Request, room: Room) -> bytes:
-    """The body as it comes. Raises InvalidRequest and QuotaExceeded if it is too large."""
-    if _declared(request.headers.get("content-length")) > MAX_BODY_BYTES:
-        raise _too_large()
-    parts: list[bytes] = []
-    size = 0
+async def read_bounded(request: Request, room: Room, most: int = MAX_BODY_BYTES) -> bytes:
+    """The body as it comes. Raises InvalidRequest if it is too large or too late, and QuotaExceeded."""
+    if _declared(request.headers.get("content-length")) > most:
+        raise _too_large(most)
     try:
-        async for part in request.stream():
-            room.take(len(part))
+        async with asyncio.timeout(ARRIVAL_SECONDS):
+            return await _arrived(request.stream(), room, most)
+    except TimeoutError:
+        raise InvalidRequest(f"the body did not arrive within {ARRIVAL_SECONDS:g} seconds") from None
+
+
+async def _arrived(stream: AsyncIterator[bytes], room: Room, most: int) -> bytes:
+    parts: list[bytes] = []
+    size, taken = 0, 0
+    try:
+        async for part in stream:
             size += len(part)
-            if size > MAX_BODY_BYTES:
-                raise _too_large()
+            if size > most:
+                raise _too_large(most)
+            beyond = max(0, size - SMALL_BYTES) - taken
+            room.take(beyond)
+            taken += beyond
             parts.append(part)
     finally:
-        room.give_back(size)
+        room.give_back(taken)
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -82,8 +98,8 @@ def _declared(length: str | None) -> int:
     return int(length) if length is not None and length.isdigit() and len(length) < 20 else 0
 
 
-def _too_large() -> InvalidRequest:
-    return InvalidRequest(f"the body is larger than {MAX_BODY_BYTES} bytes")
+def _too_large(most: int) -> InvalidRequest:
+    return InvalidRequest(f"the body is larger than {most} bytes")
 
 
 def idempotency_key(request: Request) -> str | None:

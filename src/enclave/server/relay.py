@@ -13,7 +13,7 @@ from enclave.contracts.operations import Operation
 from enclave.core.access import authorize
 from enclave.identity.base import Asked, Relay
 from enclave.server.call import Platform, address, admit_operator, credential
-from enclave.server.reading import read_bounded
+from enclave.server.reading import SMALL_BYTES, read_bounded
 
 _READING: Final = ("GET", "HEAD")
 _REFUSED: Final = range(400, 500)
@@ -32,7 +32,7 @@ class Relayed:
         bearer = None if self._operation.public else credential(scope["headers"])
         org_id = None if bearer is None else await self._admit(bearer)
         request = Request(scope, receive)
-        body = await read_bounded(request, self._platform.room)
+        body = await read_bounded(request, self._platform.room, SMALL_BYTES)
         asked = Asked(scope["method"], _target(self._operation, request), body, bearer, address(request))
         status: int | None = None
         try:

@@ -127,6 +127,9 @@ class LocalSandbox:
         self.stopping = True
         if self._station.stop(self.number):
             await self.gone
+        if self._leaving is not None:
+            # The launcher is through with it; what we hold of it is let go of.
+            await asyncio.wait((self._leaving,))
         if self.work >= 0:
             work, self.work = self.work, -1
             await asyncio.to_thread(os.close, work)
