@@ -14,7 +14,7 @@ from enclave.backends.base import Backend, Check, Pool, Pooling
 from enclave.backends.local import build, template
 from enclave.backends.local.template import Template
 from enclave.config import IdentitySettings, Settings
-from enclave.contracts.errors import EnclaveError, InvalidRequest
+from enclave.contracts.errors import EnclaveError, InvalidRequest, NotFound
 from enclave.contracts.identity import Credential
 from enclave.contracts.introspection import IdentityHealth
 from enclave.contracts.operations import OF_IDENTITY
@@ -220,6 +220,8 @@ def verify_audit(settings: Settings, file: BinaryIO | None, checkpoints: Path | 
     """Examine an export, or without one the database in the home, in the light of checkpoints and a public key: of the
     home if none are given. Raises NotFound, InvalidRequest and Unavailable, some of it while it goes on."""
     held = settings.home / PUBLIC_KEY
+    if checkpoints is not None and not checkpoints.exists():
+        raise NotFound(f"there are no checkpoints at {checkpoints}")
     if file is None:
         checkpoints = checkpoints or settings.checkpoint_file
         key = key or (held.read_text().strip() if held.exists() else None)
@@ -324,6 +326,8 @@ async def _attempt(work: Work) -> None:
         _log.error("files cannot be read or removed: %s", error)
     except EnclaveError as error:
         _log.error("%s", error.detail)
+    except Exception as error:  # noqa: BLE001  as what somebody wrote into the database by hand
+        _log.error("upkeep: %r", error, exc_info=error)
 
 
 def _retention(settings: Settings, checkpoints: Checkpoints) -> tuple[Work, ...]:
