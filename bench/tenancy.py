@@ -33,10 +33,10 @@ from enclave.identity.home import private_home, secrets_of
 from enclave.identity.service import DATABASE as IDENTITY
 from enclave.identity.service import Identity
 from enclave.orchestrator.identifier import session_ids
+from enclave.proof import DATABASE
 from enclave.serve import embedded
 from enclave.store.base import Filter
 from enclave.store.sqlite import SqliteStore
-from enclave.system import DATABASE
 
 BAR: Final = 1.5
 BAR_MS: Final = 0.3

@@ -29,7 +29,9 @@ LAYERS: dict[str, set[str]] = {
     "orchestrator": {"contracts", "core", "backends.base", "store.base", "source.base", "webhook.base"},
     "server": {"contracts", "core", "orchestrator", "identity.base"},
     "config": {"contracts", "core"},
+    "proof": {"contracts", "core", "store", "config"},
     "system": {
+        "proof",
         "contracts",
         "core",
         "backends",
@@ -44,14 +46,14 @@ LAYERS: dict[str, set[str]] = {
     },
     "serve": {"contracts", "system", "config", "server.protocol"},
     "sdk": {"contracts"},
-    "cli": {"contracts", "sdk", "serve", "system", "config"},
+    "cli": {"contracts", "sdk", "serve", "system", "proof", "config"},
     "testing": {"contracts", "core", "backends.base", "store.base"},
     "__init__": {"sdk"},
     "__main__": {"cli"},
 }
 """What each part may import of ours, besides itself. `cli` reaches what serves only inside the commands that serve."""
 
-LAZY_ONLY = {"cli": {"serve", "system", "config"}, "__init__": {"sdk"}}
+LAZY_ONLY = {"cli": {"serve", "system", "proof", "config"}, "__init__": {"sdk"}}
 STANDARD_LIBRARY_ONLY = {"sandbox", "guest"}
 BANNED = "util utils helper helpers common misc manager handler wrapper impl mixin".split()
 

@@ -61,6 +61,25 @@ def test_an_embedded_server_is_healthy(credential: Credential) -> None:
         assert enclave.health().ok
 
 
+def test_what_the_http_server_logs_is_json_too(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        (sys.executable, "-m", "enclave", "serve", "--home", str(tmp_path), "--port", "0"),
+        env=os.environ | {"ENCLAVE_LOG": "json", "ENCLAVE_POOL": "0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        port = int(server.stdout.readline().rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as caller:
+            caller.sendall(b"this is no HTTP\r\n\r\n")
+            while caller.recv(4096):
+                pass
+        server.terminate()
+        _, said = server.communicate(timeout=60)
+    assert [json.loads(line)["message"] for line in said.splitlines()] == ["Invalid HTTP request received."]
+
+
 def test_a_home_serves_one_server(tmp_path: Path) -> None:
     with served(tmp_path):
         with pytest.raises(Unavailable), embedded(tmp_path):

@@ -151,6 +151,7 @@ def _uvicorn(app: Any) -> uvicorn.Config:
         ws="none",
         lifespan="off",
         access_log=False,
+        log_config=None,
         log_level="warning",
         server_header=False,
         backlog=_BACKLOG,

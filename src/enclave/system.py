@@ -3,24 +3,21 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, Union
+from typing import TYPE_CHECKING, Final, Union
 
 from enclave.backends.base import Backend, Check, Pool, Pooling
 from enclave.backends.local import build, template
 from enclave.backends.local.template import Template
 from enclave.config import IdentitySettings, Settings
-from enclave.contracts.checkpoint import Checkpoint
-from enclave.contracts.errors import EnclaveError, InvalidRequest, Unavailable
+from enclave.contracts.errors import EnclaveError, InvalidRequest
 from enclave.contracts.identity import Credential
 from enclave.contracts.introspection import IdentityHealth
 from enclave.contracts.operations import OF_IDENTITY
 from enclave.contracts.sessions import Health
-from enclave.core.proof import Entry, Finding
 from enclave.identity.base import Accounts, Authenticator, Relay
 from enclave.identity.bootstrap import bootstrap, bootstrap_service, read_service
 from enclave.identity.home import private_home, replica_of, secret_key_of, signing_key_of, write_private
@@ -30,13 +27,13 @@ from enclave.identity.separate import Place, separate_identity
 from enclave.identity.service import Identity
 from enclave.orchestrator.courier import Courier, Means
 from enclave.orchestrator.orchestrator import Bounds, Keyring, Orchestrator, Ports, ServiceBindings, Webhooks
+from enclave.proof import DATABASE, PUBLIC_KEY, needs_postgres
 from enclave.server.app import Application, Surface
 from enclave.server.call import ELSEWHERE, Platform
 from enclave.server.internal import internal_routes
 from enclave.source.git import Git, GitFetcher
 from enclave.store.base import Store
 from enclave.store.checkpoint import Checkpoints
-from enclave.store.examination import export, exported, stored, tombstones, verify
 from enclave.store.files import DirectoryFiles
 from enclave.store.journal import DirectoryJournals
 from enclave.store.retention import Retention
@@ -54,16 +51,11 @@ if TYPE_CHECKING:
 BACKENDS: Final = "enclave.backends"
 """The entry point group in which backends announce themselves."""
 
-DATABASE: Final = "enclave.db"
 FILES: Final = "files"
 JOURNALS: Final = "journals"
-PUBLIC_KEY: Final = "audit.pub"
 
 _TICK_SECONDS: Final = 60.0
 _SETTLE_SECONDS: Final = 5.0
-
-Audited = Iterator[Finding]
-"""What is found of each org."""
 
 AnyStore = Union[SqliteStore, "PostgresStore"]
 Work = Callable[[], Awaitable[None]]
@@ -224,39 +216,6 @@ def remove_template(settings: Settings, name: str) -> None:
     template.remove(settings.template_directory, name)
 
 
-def verify_audit(settings: Settings, file: BinaryIO | None, checkpoints: Path | None, key: str | None) -> Audited:
-    """Examine an export, or without one the database of the settings, in the light of checkpoints and a public key: of
-    the home if none are given. Raises NotFound, InvalidRequest and Unavailable, some of it while it goes on."""
-    held = settings.home / PUBLIC_KEY
-    if file is None:
-        checkpoints = checkpoints or settings.checkpoint_file
-        key = key or (held.read_text().strip() if held.exists() else None)
-    if file is not None:
-        return verify(exported(file), checkpoints, key)
-    return verify(_entries(settings), checkpoints, key, _tombstones(settings, key))
-
-
-def export_audit(settings: Settings, org_id: str | None) -> Iterator[bytes]:
-    """The database of these settings, of one org or of all, as lines of an export. Raises as `verify_audit` does."""
-    return export(_entries(settings, org_id))
-
-
-def _entries(settings: Settings, org_id: str | None = None) -> Iterator[Entry]:
-    if settings.database_url is None:
-        return stored(settings.home / DATABASE, org_id)
-    with _postgres():
-        from enclave.store.postgres import examination
-    return examination.stored(settings.database_url, org_id)
-
-
-def _tombstones(settings: Settings, key: str | None) -> list[Checkpoint]:
-    if settings.database_url is None:
-        return tombstones(settings.home / DATABASE, key)
-    with _postgres():
-        from enclave.store.postgres import examination
-    return examination.tombstones(settings.database_url, key)
-
-
 def base_url(settings: Settings) -> str:
     """Where a client on this machine reaches the server."""
     return _url(settings.host, settings.port)
@@ -265,17 +224,9 @@ def base_url(settings: Settings) -> str:
 async def _store(settings: Settings) -> AnyStore:
     if settings.database_url is None:
         return SqliteStore.open(settings.home / DATABASE)
-    with _postgres():
+    with needs_postgres():
         from enclave.store.postgres.store import PostgresStore
     return await PostgresStore.open(settings.database_url, replica_of(settings.home))
-
-
-@contextlib.contextmanager
-def _postgres() -> Iterator[None]:
-    try:
-        yield
-    except ImportError:
-        raise Unavailable("ENCLAVE_DATABASE_URL needs asyncpg: install enclave[postgres]") from None
 
 
 def identity_url(settings: IdentitySettings) -> str:
@@ -366,6 +317,8 @@ async def _attempt(work: Work) -> None:
         _log.error("files cannot be read or removed: %s", error)
     except EnclaveError as error:
         _log.error("%s", error.detail)
+    except Exception as error:  # noqa: BLE001  as what somebody wrote into the database by hand
+        _log.error("upkeep: %r", error, exc_info=error)
 
 
 def _retention(settings: Settings, checkpoints: Checkpoints) -> tuple[Work, ...]:

@@ -91,6 +91,7 @@ def test_what_cannot_be_read_is_told_in_a_line(enclave: Command, home: Path, tmp
     for arguments, code in (
         (("--home", str(tmp_path / "none")), 70),
         (("--file", str(tmp_path / "none")), 70),
+        (("--home", str(home), "--checkpoints", str(tmp_path / "none")), 70),
         (("--home", str(home), "--file", "-"), 2),
         (("--home", str(home), "--key", "AAAA"), 2),
     ):

@@ -117,6 +117,9 @@ def test_what_was_removed_for_its_age_is_attested_by_a_tombstone() -> None:
     found = flaw(entries[3:], checkpoint(entries[1], 2, "tombstone"))
     assert found is not None
     assert found.seq == 3
+    found = flaw([], checkpoint(entries[1], 2, "tombstone"))
+    assert found is not None
+    assert (found.seq, "none after a tombstone" in found.what) == (3, True)
 
 
 def test_what_is_stored_beside_an_entry_is_held_to_it() -> None:

@@ -19,7 +19,7 @@ from enclave.contracts.errors import InvalidRequest, NotFound, Unavailable
 from enclave.core.proof import Finding
 from enclave.store.base import Head
 from enclave.store.checkpoint import Checkpoints
-from enclave.store.examination import checkpoints, export, exported, stored, verify
+from enclave.store.examination import checkpoints, export, exported, stored, tombstones, verify
 from enclave.store.signature import Signer, is_signed
 from enclave.store.sqlite import SCHEMA_VERSION, SqliteStore
 
@@ -53,7 +53,7 @@ async def store(path: Path) -> SqliteStore:
 
 
 def found(path: Path, checkpoint_file: Path | None = None, key: str | None = SIGNER.public_key) -> dict[str, Finding]:
-    return {one.org_id: one for one in verify(stored(path), checkpoint_file, key)}
+    return {one.org_id: one for one in verify(stored(path), checkpoint_file, key, tombstones(path, key))}
 
 
 def broken(path: Path, checkpoint_file: Path | None = None) -> dict[str, int]:
@@ -125,6 +125,38 @@ async def test_a_cut_end_and_a_chain_written_anew_are_found_by_checkpoints(
     assert broken(path, file) == {"org_a": 10}
 
 
+async def test_a_chain_written_anew_is_found_though_the_server_signed_for_it_since(
+    store: SqliteStore, path: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "checkpoints.jsonl"
+    await Checkpoints.to_file(store, SIGNER, now, file).tick()
+    await store.close()
+    os.unlink(path)
+    another = SqliteStore.open(path)
+    await note(another, "org_a", *range(1, 13))
+    await note(another, "org_b", *range(4))
+    await Checkpoints.to_file(another, SIGNER, now, file).tick()
+    await another.close()
+    assert file.read_bytes().count(b"\n") == 4
+    assert broken(path, file) == {"org_a": 10}
+
+
+@pytest.mark.parametrize(
+    "doc",
+    ["hello", "5", *(SIGNER.sign(Head(org_id, seq, "d"), AT, "tombstone").model_dump_json() for org_id, seq in (
+        ("org_a", 5), ("org_b", 4),
+    )), Signer(bytes(32)).sign(Head("org_a", 4, "d"), AT, "tombstone").model_dump_json()],
+)  # fmt: skip
+async def test_a_tombstone_of_another_hand_is_a_flaw_of_its_org(store: SqliteStore, path: Path, doc: str) -> None:
+    await store.close()
+    edit(
+        path,
+        f"INSERT INTO tombstones VALUES ('org_a', 4, '{doc}')",
+        "DELETE FROM audit WHERE org_id = 'org_a' AND seq < 5",
+    )
+    assert broken(path) == {"org_a": 4}
+
+
 async def test_checkpoints_are_of_what_is_new(store: SqliteStore, tmp_path: Path) -> None:
     file = tmp_path / "checkpoints.jsonl"
     first = Checkpoints.to_file(store, SIGNER, now, file)
@@ -143,9 +175,9 @@ async def test_a_checkpoint_that_a_crash_cut_off_is_none_and_harms_none(store: S
     await Checkpoints.to_file(store, SIGNER, now, file).tick()
     whole = file.read_bytes()
     file.write_bytes(whole[:-40])
-    assert set(checkpoints(file, SIGNER.public_key)) == {"org_a"}
+    assert {one.org_id for one in checkpoints(file, SIGNER.public_key)} == {"org_a"}
     await Checkpoints.to_file(store, SIGNER, now, file).tick()
-    assert set(checkpoints(file, SIGNER.public_key)) == {"org_a", "org_b"}
+    assert {one.org_id for one in checkpoints(file, SIGNER.public_key)} == {"org_a", "org_b"}
     assert len(file.read_bytes()) == len(whole)
     await store.close()
 
@@ -232,6 +264,7 @@ async def test_an_export_holds_and_what_was_done_to_it_does_not(store: SqliteSto
     assert of(b"".join(lines)[:-10]) == [None, 3]
     assert of(b"".join(reversed(lines))) == [1, 1]
     assert of(b"\x00" * 9_000_000) == [1]
+    assert of(b"".join(lines + lines[:10])) == [None, None, 1]
 
 
 def test_what_is_no_database_of_ours_is_told_of(path: Path) -> None:

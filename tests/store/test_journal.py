@@ -117,6 +117,20 @@ async def test_a_journal_removed_under_its_session_is_told_from_one_that_ended(j
         await journal.append(CHUNKS)
 
 
+async def test_what_is_no_file_is_neither_followed_nor_waited_for(journals: DirectoryJournals, tmp_path: Path) -> None:
+    place = tmp_path / "journals"
+    await journals.journal("org_a", ONE).append(CHUNKS)
+    os.symlink(place / ONE, place / TWO)
+    os.mkfifo(place / ("ses_" + "2" * 26))
+    os.mkdir(place / ("ses_" + "3" * 26))
+    assert [kept.session_id for kept in await journals.kept()] == [ONE]
+    for name in (TWO, "ses_" + "2" * 26, "ses_" + "3" * 26):
+        with pytest.raises(Unavailable):
+            await journals.journal("org_a", name).read()
+        with pytest.raises(Unavailable):
+            await journals.journal("org_a", name).append(CHUNKS)
+
+
 async def test_nobody_else_can_read_a_journal(journals: DirectoryJournals, tmp_path: Path) -> None:
     await journals.journal("org_a", TWO).append(CHUNKS)
 

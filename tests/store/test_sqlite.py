@@ -132,6 +132,15 @@ async def test_readers_cannot_write(store: SqliteStore) -> None:
     assert "readonly" in str(refused.value.__cause__)
 
 
+async def test_a_row_that_somebody_damaged_is_told_of(store: SqliteStore, path: Path) -> None:
+    await store.commit(created(a_session(1), "print(1)"))
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute("""UPDATE sessions SET doc = '{"id": "secret"}'""")
+    for read in (store.unsettled(), store.get("org_a", a_session(1).id)):
+        with pytest.raises(Unavailable, match=r"^the database has a damaged Session$"):
+            await read
+
+
 def test_a_database_of_a_newer_version_is_refused(path: Path) -> None:
     with closing(sqlite3.connect(path)) as other:
         other.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")

@@ -68,7 +68,7 @@ def export(
     from enclave.cli.reach import server_parts
 
     with server_parts():
-        from enclave.system import export_audit
+        from enclave.proof import export_audit
 
         for line in export_audit(_settings(home), org):
             write(line)
@@ -95,7 +95,7 @@ def verify(
         raise InvalidRequest("give --home or --file, not both")
     with server_parts(), nullcontext() if file is None else _opened(file) as opened:
         from enclave.cli import show
-        from enclave.system import verify_audit
+        from enclave.proof import verify_audit
 
         found = list(verify_audit(_settings(home), opened, checkpoints, _key(key)))
     if json:

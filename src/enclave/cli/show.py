@@ -64,7 +64,7 @@ class Flaw(Protocol):
 
 
 class Finding(Protocol):
-    """What was found of an org's audit trail, as `enclave.system.verify_audit` tells of it."""
+    """What was found of an org's audit trail, as `enclave.proof.verify_audit` tells of it."""
 
     @property
     def org_id(self) -> str:

@@ -6,7 +6,7 @@ An entry is examined as it is stored, so that this needs none of the types of it
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -72,12 +72,14 @@ def entry(line: bytes) -> Entry:
     return Entry(line, "") if digest is None else Entry(_text(said), str(digest))
 
 
-def examine(entries: Iterable[Entry], checkpoints: Iterable[Checkpoint] = ()) -> Iterator[Finding]:
+def examine(
+    entries: Iterable[Entry], checkpoints: Iterable[Checkpoint] = (), known: Iterable[Flaw] = ()
+) -> Iterator[Finding]:
     """What is found of each org, in the order in which they end. The entries of an org come one after another.
 
-    Checkpoints are believed: check their signatures before.
+    Checkpoints are believed: check their signatures before. `known` is what was found of orgs before, one flaw each.
     """
-    told = _by_org(checkpoints)
+    told, flaws = _by_org(checkpoints), {flaw.org_id: flaw for flaw in known}
     chain: _Chain | None = None
     for one in entries:
         said = _said(one.body)
@@ -85,24 +87,29 @@ def examine(entries: Iterable[Entry], checkpoints: Iterable[Checkpoint] = ()) ->
         name = str(one.beside.get("orgId") or said.get("orgId") or (chain.org_id if chain else ""))
         if chain is None or chain.org_id != name:
             yield from () if chain is None else (chain.finding(),)
-            chain = _Chain(name, told.pop(name, ()))
+            chain = _Chain(name, told.pop(name, ()), flaws.get(name))
+            # Should there be more of it later, that is a second chain, which no checkpoint would be held against.
+            flaws[name] = Flaw(name, 1, "the entries of the org are not in one piece")
         chain.take(one, said)
     yield from () if chain is None else (chain.finding(),)
-    yield from (_Chain(org_id, those).finding() for org_id, those in told.items())
+    yield from (_Chain(org_id, those, flaws.get(org_id)).finding() for org_id, those in told.items())
 
 
 class _Chain:
     """The entries of one org as they go by."""
 
-    def __init__(self, org_id: str, checkpoints: Iterable[Checkpoint]) -> None:
+    def __init__(self, org_id: str, checkpoints: Sequence[Checkpoint], flaw: Flaw | None) -> None:
         self.org_id = org_id
-        self._signed = {one.seq: one for one in checkpoints}
-        self._buried = max((one for one in self._signed.values() if one.kind == "tombstone"), key=_seq, default=None)
+        self._signed: dict[int, list[Checkpoint]] = {}
+        for one in checkpoints:
+            self._signed.setdefault(one.seq, []).append(one)
+        self._last = max(checkpoints, key=_seq, default=None)
+        self._buried = max((one for one in checkpoints if one.kind == "tombstone"), key=_seq, default=None)
         self._previous, self._expected = GENESIS, 1
         self._entries = 0
         self._since = self._until = ""
         self._reached = 0
-        self._flaw: Flaw | None = None
+        self._flaw = flaw
 
     def take(self, one: Entry, said: Mapping[str, Any]) -> None:
         """The entry that comes next."""
@@ -123,11 +130,15 @@ class _Chain:
         """What was found, now that there is no more."""
         if self._entries == 0 and self._flaw is None:
             self._begin_after_tombstone()
-        last = max(self._signed.values(), key=_seq, default=None)
-        if self._flaw is None and last is not None and last.seq >= self._expected:
-            what = f"it is missing: there were {last.seq} entries on {last.ts.isoformat()}"
+        if self._flaw is None and (what := self._missing(self._last)) is not None:
             self._flaw = Flaw(self.org_id, self._expected, what)
         return Finding(self.org_id, self._entries, self._since, self._until, self._reached, self._flaw)
+
+    def _missing(self, last: Checkpoint | None) -> str | None:
+        if last is not None and last.seq >= self._expected:
+            return f"it is missing: there were {last.seq} entries on {last.ts.isoformat()}"
+        # The last entry is never removed for its age.
+        return "it is missing: there is none after a tombstone" if self._buried and not self._entries else None
 
     def _begin_after_tombstone(self) -> None:
         if self._buried is not None:
@@ -146,12 +157,10 @@ class _Chain:
         return self._unsigned(one)
 
     def _unsigned(self, one: Entry) -> str | None:
-        checkpoint = self._signed.get(self._expected)
-        if checkpoint is None:
-            return None
-        if checkpoint.digest != one.digest:
-            return f"it is not the one that was signed for on {checkpoint.ts.isoformat()}"
-        self._reached = self._expected
+        for checkpoint in self._signed.get(self._expected, ()):
+            if checkpoint.digest != one.digest:
+                return f"it is not the one that was signed for on {checkpoint.ts.isoformat()}"
+            self._reached = self._expected
         return None
 
 

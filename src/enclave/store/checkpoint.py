@@ -43,9 +43,9 @@ class Checkpoints:
     @classmethod
     def to_file(cls, store: Store, signer: Signer, clock: Clock, path: Path) -> Self:
         """Checkpoints that are added to a file, a line of JSON each. Raises Unavailable if it cannot be read."""
-        ends = {one.org_id: one.seq for those in checkpoints(path, None).values() for one in those}
         made = cls(store, signer, clock, _appended_to(path))
-        made._known = ends
+        # One of a chain that was cut since is behind the last.
+        made._known = {one.org_id: one.seq for one in checkpoints(path, None) if one.kind == "checkpoint"}
         return made
 
     @classmethod

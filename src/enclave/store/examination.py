@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from enclave.contracts.checkpoint import Checkpoint
 from enclave.contracts.errors import InvalidRequest, NotFound, Unavailable
-from enclave.core.proof import Entry, Finding, entry, examine, line
+from enclave.core.proof import Entry, Finding, Flaw, entry, examine, line
 from enclave.store.signature import is_signed
 from enclave.store.sqlite import SCHEMA_VERSION
 
@@ -22,7 +22,7 @@ _ENTRIES: Final = (
     " WHERE ? IS NULL OR org_id = ? ORDER BY org_id, seq"
 )
 LAST_TOMBSTONES: Final = (
-    "SELECT doc FROM tombstones AS t WHERE seq = (SELECT max(seq) FROM tombstones WHERE org_id = t.org_id)"
+    "SELECT org_id, seq, doc FROM tombstones AS t WHERE seq = (SELECT max(seq) FROM tombstones WHERE org_id = t.org_id)"
 )
 BESIDE: Final = ("orgId", "seq", "sessionId", "type", "ts", "previous")
 
@@ -65,59 +65,62 @@ def verify(
     entries: Iterable[Entry],
     checkpoint_file: Path | None,
     public_key: str | None,
-    buried: Sequence[Checkpoint] = (),
+    buried: Sequence[Checkpoint | Flaw] = (),
 ) -> Iterator[Finding]:
     """What is found of each org in the entries of a database or an export, in the light of checkpoints and of the
     database's tombstones. Raises as those that read them do."""
-    told = checkpoints(checkpoint_file, public_key) if checkpoint_file else {}
-    return examine(entries, [*(one for those in told.values() for one in those), *buried])
+    told = list(checkpoints(checkpoint_file, public_key)) if checkpoint_file else []
+    told += [one for one in buried if isinstance(one, Checkpoint)]
+    return examine(entries, told, [one for one in buried if isinstance(one, Flaw)])
 
 
-def tombstones(path: Path, public_key: str | None) -> list[Checkpoint]:
-    """The tombstones in a database, the last of each org. Raises as `stored` does, and InvalidRequest for one that was
-    not signed by the holder of the key, if one is given."""
+def tombstones(path: Path, public_key: str | None) -> list[Checkpoint | Flaw]:
+    """The tombstones in a database, the last of each org; in place of one that is none, or was not signed by the holder
+    of the key, if one is given, a flaw. Raises as `stored` does."""
     with _opened(path) as connection:
-        return signed_ones([row[0] for row in connection.execute(LAST_TOMBSTONES)], str(path), public_key)
+        return believed(
+            [(_plain(org_id), seq, doc) for org_id, seq, doc in connection.execute(LAST_TOMBSTONES)], public_key
+        )
 
 
-def signed_ones(docs: Iterable[bytes | str], source: str, public_key: str | None) -> list[Checkpoint]:
-    """The tombstones that a source has. Raises InvalidRequest for one that makes no sense, or was not signed by the
-    holder of the key, if one is given."""
-    found = [_tombstone(doc, source) for doc in docs]
-    for one in found:
-        if public_key is not None and not is_signed(one, public_key):
-            raise InvalidRequest(f"{source}: the tombstone of {one.org_id} at {one.seq} is not signed by that key")
-    return found
+def believed(rows: Iterable[tuple[object, int, bytes | str]], public_key: str | None) -> list[Checkpoint | Flaw]:
+    """The tombstones in rows; in place of one that is none, or was not signed by the holder of the key, if one is
+    given, a flaw."""
+    return [_believed(str(org_id), seq, doc, public_key) for org_id, seq, doc in rows]
 
 
-def _tombstone(doc: bytes | str, source: str) -> Checkpoint:
+def _believed(org_id: str, seq: int, doc: bytes | str, public_key: str | None) -> Checkpoint | Flaw:
+    one = _tombstone(org_id, seq, doc)
+    if one is None:
+        return Flaw(org_id, seq, "what stands for it and all before it is no tombstone")
+    if public_key is not None and not is_signed(one, public_key):
+        return Flaw(org_id, seq, "the tombstone for it and all before it is not signed by that key")
+    return one
+
+
+def _tombstone(org_id: str, seq: int, doc: bytes | str) -> Checkpoint | None:
     try:
-        return Checkpoint.model_validate_json(doc)
-    except ValidationError:
-        raise InvalidRequest(f"{source} has a tombstone that is none") from None
+        one = Checkpoint.model_validate_json(doc)
+    except (ValidationError, TypeError):
+        return None
+    return one if (one.kind, one.org_id, one.seq) == ("tombstone", org_id, seq) else None
 
 
-def checkpoints(path: Path, public_key: str | None) -> dict[str, list[Checkpoint]]:
-    """The checkpoints in a file that count, by org: of each org the last and the last tombstone.
+def checkpoints(path: Path, public_key: str | None) -> Iterator[Checkpoint]:
+    """The checkpoints in a file.
 
-    What they attest of a chain they attest of all that is before it. Raises InvalidRequest for one that was not signed
-    by the holder of the key, if one is given, or makes no sense; a last line that was cut off is no checkpoint.
+    All of them count: a server signs for what it finds in its database, also for a chain that was written anew while it
+    did not look, and then an earlier one tells. Raises InvalidRequest for one that was not signed by the holder of the
+    key, if one is given, or makes no sense; a last line that was cut off is no checkpoint.
     """
-    last: dict[tuple[str, str], Checkpoint] = {}
     for number, text in enumerate(_lines(path), 1):
         try:
             one = Checkpoint.model_validate_json(text)
         except ValidationError:
             raise InvalidRequest(f"{path}, line {number}, is no checkpoint") from None
-        held = last.get((one.org_id, one.kind))
-        if held is None or held.seq <= one.seq:
-            last[one.org_id, one.kind] = one
-    found: dict[str, list[Checkpoint]] = {}
-    for one in last.values():
         if public_key is not None and not is_signed(one, public_key):
             raise InvalidRequest(f"{path}: the {one.kind} of {one.org_id} at {one.seq} is not signed by that key")
-        found.setdefault(one.org_id, []).append(one)
-    return found
+        yield one
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -24,6 +24,8 @@ from enclave.store.files import make_durable, moment
 SYNC_SECONDS: Final = 0.5
 """How long the disk may be behind, and some more for what it takes."""
 
+# What is there and no file of ours is an error at once, not something to wait for.
+_FILE: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _READ_BYTES: Final = 2 * record.MAX_TEXT_BYTES
 _ID: Final = re.compile(r"ses_[0-9a-z]{26}\Z")
 
@@ -87,12 +89,15 @@ class DirectoryJournals:
     def read(self, session_id: str, place: int, stop: int | None) -> bytes:
         """Bytes of a session's file, at most to a place. Raises OSError."""
         most = _READ_BYTES if stop is None else min(_READ_BYTES, stop - place)
-        with (self._place / session_id).open("rb", buffering=0) as file:
-            return os.pread(file.fileno(), most, place)
+        fd = os.open(self._place / session_id, os.O_RDONLY | _FILE)
+        try:
+            return os.pread(fd, most, place)
+        finally:
+            os.close(fd)
 
     @staticmethod
     def _write(path: Path, size: int, data: bytes) -> None:
-        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if size else os.O_CREAT), 0o600)
+        fd = os.open(path, os.O_WRONLY | _FILE | (0 if size else os.O_CREAT), 0o600)
         try:
             # Over what a write that failed may have left there.
             written = 0
@@ -106,7 +111,8 @@ class DirectoryJournals:
             for entry in entries:
                 # One that is just being removed is none.
                 with contextlib.suppress(FileNotFoundError):
-                    if _ID.match(entry.name) and (before is None or moment(entry) < before):
+                    ours = _ID.match(entry.name) and entry.is_file(follow_symlinks=False)
+                    if ours and (before is None or moment(entry) < before):
                         yield Kept(record.owner(self.read(entry.name, 0, 4096)), entry.name)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Final, TypeVar
 
+from pydantic import ValidationError
+
 from enclave.contracts.errors import Unavailable
 
 READERS: Final = 2
@@ -40,6 +42,9 @@ class Readers:
             return query(connection)
         except sqlite3.Error as error:
             raise Unavailable("the database cannot be read") from error
+        except ValidationError as error:
+            # Not by us: what is written was valid. What it said is not repeated.
+            raise Unavailable(f"the database has a damaged {error.title}") from error
         finally:
             self._free.put(connection)
 

