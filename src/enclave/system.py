@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Final, Union
@@ -56,6 +56,8 @@ JOURNALS: Final = "journals"
 
 _TICK_SECONDS: Final = 60.0
 _SETTLE_SECONDS: Final = 5.0
+PATIENCE: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
+"""After which pauses the end of a session is written again that could not be; then it is settled without its result."""
 
 AnyStore = Union[SqliteStore, "PostgresStore"]
 Work = Callable[[], Awaitable[None]]
@@ -279,7 +281,7 @@ def _orchestrator(settings: Settings, store: AnyStore, ports: Ports) -> Orchestr
         session_retention=None if kept is None else timedelta(seconds=kept),
     )
     webhooks = Webhooks(store.outbox(key), Keyring(store.signing(key), _now), _now, settings.egress_private)
-    return Orchestrator(ports, bindings, bounds, webhooks)
+    return Orchestrator(replace(ports, patience=PATIENCE), bindings, bounds, webhooks)
 
 
 def _sending(settings: Settings, store: AnyStore, sender: Sender, stirred: asyncio.Event) -> Work:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable
+from dataclasses import replace
 
 import pytest
 
@@ -24,7 +25,7 @@ from enclave.contracts.sessions import CreateSessionRequest, KillReason, Phase, 
 from enclave.core.audit import verify
 from enclave.core.session import Change
 from enclave.store.base import Filter
-from tests.orchestrator.conftest import Stage, member
+from tests.orchestrator.conftest import Stage, member, orchestrator_of
 from tests.scripted import Puppet, refuse_to_launch
 
 pytestmark = pytest.mark.anyio
@@ -271,6 +272,27 @@ async def test_a_move_that_cannot_be_written_fails_the_session(
     session = await stage.orchestrator.create(ME, PROGRAM, wait_seconds=5)
     assert session.phase is Phase.FAILED
     assert session == await stage.store.get("org_a", session.id)
+
+
+async def test_an_end_that_cannot_be_written_at_once_is_written_later_with_all_of_its_result(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, refused = stage.store.commit, [Phase.SUCCEEDED] * 3
+
+    async def commit(change: Change) -> tuple[AuditEvent, ...]:
+        if refused and change.session.phase is refused[0]:
+            refused.pop()
+            raise Unavailable("the disk is full")
+        return await write(change)
+
+    monkeypatch.setattr(stage.store, "commit", commit)
+    stage.backend.play = prints_and_succeeds
+    patient = orchestrator_of(stage.store, replace(stage.ports, patience=(0.0,) * 5))
+    session = await patient.create(ME, PROGRAM, wait_seconds=5)
+    assert (session.phase, refused) == (Phase.SUCCEEDED, [])
+    assert session == await stage.store.get("org_a", session.id)
+    assert verify(await stage.store.chain("org_a")) is None
+    await patient.close()
 
 
 async def test_a_session_that_cannot_be_settled_hangs_nobody(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

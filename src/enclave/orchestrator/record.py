@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from time import monotonic
@@ -29,7 +29,8 @@ Sealed = asyncio.Future[tuple[AuditEvent, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What the orchestrator works with. `replicas` is the store's other side, if others may share it."""
+    """What the orchestrator works with. `replicas` is the store's other side, if others may share it. `patience` are
+    the seconds after which the end of a session is written again that could not be."""
 
     store: Store
     backend: Backend
@@ -40,6 +41,7 @@ class Ports:
     sources: SourceFetcher | None = None
     observer: Observer = field(default_factory=Nobody)
     replicas: Replicas | None = None
+    patience: Sequence[float] = ()
 
 
 class Record:
@@ -92,6 +94,11 @@ class Record:
         if self.shown is None or (self.settled and self.shown.phase in UNSETTLED):
             raise self._error or InternalError()
         return self.shown
+
+    @property
+    def may_be_written_yet(self) -> bool:
+        """Whether what was refused was so for want of a store that takes it."""
+        return isinstance(self._error, Unavailable)
 
     def roll_back(self) -> bool:
         """Forget what was decided and refused; False if nothing of the session is durable."""

@@ -6,6 +6,7 @@ tell, and the two waits become one.
 
 import asyncio
 import codecs
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ class Run:
         self._halt: asyncio.Task[None] | None = None
         self._program: Program | None = program
         self._kept = False
+        self._hurry = asyncio.Event()
         self._printed = False
         change = created(session, program.code, listed(program.files), program.claim, program.callback)
         self.record = Record(ports, change, self._refused, observe)
@@ -71,6 +73,7 @@ class Run:
     async def stop(self, wish: Stop) -> None:
         """Stop the program if it still runs; returns when nothing of the session is left to do."""
         self._stop = self._stop or wish
+        self._hurry.set()
         self._clone.cancel()
         if self._sandbox is not None:
             await self._sandbox.teardown()
@@ -79,7 +82,9 @@ class Run:
     async def _live(self) -> None:
         SESSION_ID.set(self.record.session.id)
         try:
-            await self._conclude(await self._outcome())
+            outcome = await self._outcome()
+            await self._conclude(outcome)
+            await self._persist(outcome)
         except Exception as error:  # noqa: BLE001  whatever happened, the session must end
             _log.error("session %s: %r", self.record.session.id, error, exc_info=error)
         if not self.record.settled:
@@ -96,6 +101,17 @@ class Run:
         torn_down_by = self._stop.actor if self._stop is not None and isinstance(outcome, TornDown) else None
         self.record.advance(outcome, torn_down_by or PLATFORM)
         await self.record.written()
+
+    async def _persist(self, outcome: Outcome) -> None:
+        """Write the end again where it could not be, after pauses: a disk that is full may not be so for long."""
+        for pause in self._ports.patience:
+            if self.record.settled or self._hurry.is_set() or not self.record.may_be_written_yet:
+                return
+            if not self.record.roll_back():
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), pause)
+            await self._conclude(outcome)
 
     async def _outcome(self) -> Outcome:
         try:
