@@ -44,7 +44,7 @@ LAYERS: dict[str, set[str]] = {
         "server",
         "config",
     },
-    "serve": {"contracts", "system", "config", "server.protocol"},
+    "serve": {"contracts", "system", "config", "server.protocol", "telemetry.log"},
     "sdk": {"contracts"},
     "cli": {"contracts", "sdk", "serve", "system", "proof", "config"},
     "testing": {"contracts", "core", "backends.base", "store.base"},

@@ -29,6 +29,7 @@ from enclave.contracts.identity import Credential
 from enclave.contracts.wire import build_types
 from enclave.server.protocol import BoundedProtocol
 from enclave.system import IdentitySystem, System, base_url, open_identity, open_system
+from enclave.telemetry.log import open_log
 
 GRACE_SECONDS: Final = 1
 """How long an answer that is being written may take when the server ends."""
@@ -92,6 +93,7 @@ def serve(settings: Settings, *, ready: Ready) -> None:
 
 def serve_identity(settings: IdentitySettings, *, ready: Callable[[IdentitySystem], None]) -> None:
     """Serve identity alone until SIGTERM or SIGINT. Raises Unavailable if a port or the home is in use, in one line."""
+    open_log(settings.log)
     with (
         _only_server(settings.home),
         _listening(settings.host, settings.port) as public,
@@ -102,6 +104,7 @@ def serve_identity(settings: IdentitySettings, *, ready: Callable[[IdentitySyste
 
 
 def _run(settings: Settings, ready: Callable[[Server, System], None]) -> None:
+    open_log(settings.log)
     with _only_server(settings.home), _listening(settings.host, settings.port) as listener:
         located = replace(settings, port=listener.getsockname()[1])
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -39,7 +39,6 @@ from enclave.store.journal import DirectoryJournals
 from enclave.store.retention import Retention
 from enclave.store.signature import Signer
 from enclave.store.sqlite import SqliteStore
-from enclave.telemetry.log import open_log
 from enclave.telemetry.prometheus import Gauge, Metrics
 from enclave.telemetry.readiness import Readiness
 from enclave.webhook.base import Sender
@@ -108,7 +107,6 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
 
     The port must be the real one: the credential left in the home names it.
     """
-    open_log(settings.log)
     async with contextlib.AsyncExitStack() as stack:
         private_home(settings.home)
         store = await _store(settings)
@@ -156,7 +154,6 @@ async def open_identity(settings: IdentitySettings) -> AsyncIterator[IdentitySys
 
     The ports must be the real ones: the credentials left in the home name them.
     """
-    open_log(settings.log)
     with contextlib.ExitStack() as stack:
         identity = _identity(settings, None)
         stack.callback(identity.close)

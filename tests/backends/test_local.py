@@ -4,12 +4,14 @@ import asyncio
 import json
 import os
 import signal
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from enclave.backends.base import Output, SandboxLost
-from enclave.backends.local import LocalBackend, machine
+from enclave.backends.local import LocalBackend, machine, station
 from enclave.contracts.sessions import KillReason
 from enclave.sandbox import linux
 from tests.backends.running import Run, RunProgram, run_in, spec
@@ -238,6 +240,38 @@ async def test_nothing_is_left_of_many_sessions(backend: LocalBackend) -> None:
     assert await backend.live() == frozenset()
     assert len(os.listdir("/proc/self/fd")) == before
     assert len(groups(backend)) <= 4, "only those of sandboxes that wait, and none that has run"
+
+
+async def left(backend: LocalBackend) -> None:
+    """Return when the launcher is through with every sandbox, which it tells nobody but the backend."""
+    while await backend.live():  # noqa: ASYNC110
+        await asyncio.sleep(0)
+
+
+async def test_teardown_of_what_has_left_by_itself_waits_until_it_is_let_go_of(
+    backend: LocalBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_close, closing = threading.Event(), threading.Event()
+
+    def close(descriptor: int) -> None:
+        closing.set()
+        may_close.wait(30)
+        os.close(descriptor)
+
+    sandbox = await backend.launch(spec(wall_clock_seconds=0.2))
+    workload = await sandbox.run("import time; time.sleep(60)")
+    with monkeypatch.context() as patch:
+        # What is freed with the last hold on it is closed by a thread.
+        patch.setattr(station, "os", SimpleNamespace(close=close))
+        assert (await workload.wait()).kill_reason is KillReason.WALL_CLOCK_EXCEEDED
+        await asyncio.to_thread(closing.wait, 30)
+        await left(backend)
+        tearing = asyncio.create_task(sandbox.teardown())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not tearing.done()
+        may_close.set()
+        await tearing
 
 
 async def test_a_launcher_that_is_killed_loses_its_sessions_loudly_and_is_replaced(backend: LocalBackend) -> None:

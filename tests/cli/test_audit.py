@@ -94,6 +94,7 @@ def test_what_cannot_be_read_is_told_in_a_line(enclave: Command, home: Path, tmp
         (("--home", str(home), "--checkpoints", str(tmp_path / "none")), 70),
         (("--home", str(home), "--file", "-"), 2),
         (("--home", str(home), "--key", "AAAA"), 2),
+        (("--home", str(home), "--key", str(tmp_path / "none.pub")), 2),
     ):
         ran = enclave(None, "audit", "verify", *arguments)
         assert (ran.code, ran.err.count("\n"), ran.err[:7]) == (code, 1, "error: "), arguments

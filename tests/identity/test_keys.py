@@ -114,6 +114,21 @@ async def test_what_cannot_be_told_now_is_told_later_and_once(
     assert trail.types == ["org_created", "key_created", "key_revoked"]
 
 
+async def test_an_event_that_cannot_be_read_fails_no_change(
+    identity: Identity, owner: Principal, trail: Trail, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as other, other:
+        other.execute("INSERT INTO outbox (id, body) VALUES ('x', '{\"type\": \"from tomorrow\"}')")
+    made = await identity.keys.create(owner, CreateKey(name="k"))
+    assert identity.authority.identify(made.api_key).user_id == made.id
+    assert "the first cannot be read" in caplog.text
+
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as other, other:
+        other.execute("DELETE FROM outbox WHERE id = 'x'")
+    await identity.tick()
+    assert trail.types[-1] == "key_created"
+
+
 async def test_a_change_that_fails_is_not_told(
     identity: Identity, owner: Principal, trail: Trail, monkeypatch: pytest.MonkeyPatch
 ) -> None:

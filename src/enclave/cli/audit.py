@@ -2,6 +2,7 @@
 
 import os
 import sys
+from base64 import b64decode
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
@@ -14,6 +15,9 @@ from enclave.contracts.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from enclave.config import Settings
+
+_KEY_BYTES = 32
+"""Of Ed25519 (RFC 8032)."""
 
 BROKEN = 1
 """The exit code where a trail does not hold."""
@@ -111,8 +115,16 @@ def _opened(name: str) -> BinaryIO:
 
 def _key(text: str | None) -> str | None:
     # In base64 a key may have slashes, and none is the name of a file that is there.
-    path = Path(text or "")
-    return path.read_text().strip() if text and path.is_file() else text
+    if text is None:
+        return None
+    path = Path(text)
+    found = path.read_text().strip() if path.is_file() else text
+    try:
+        if len(b64decode(found, validate=True)) == _KEY_BYTES:
+            return found
+    except ValueError:
+        pass
+    raise InvalidRequest(f"{text} is neither a public key nor a file with one, which is {_KEY_BYTES} bytes in base64")
 
 
 def _settings(home: Path | None) -> "Settings":

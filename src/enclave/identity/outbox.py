@@ -13,7 +13,7 @@ from contextlib import suppress
 from secrets import token_hex
 from typing import Final
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from enclave.contracts.audit import AuditEvent
 from enclave.contracts.errors import Conflict, Unavailable
@@ -96,3 +96,6 @@ class Outbox:
                         connection.execute("DELETE FROM outbox WHERE seq <= ?", (rows[-1][0],))
             except Unavailable as error:
                 _log.error("events wait to be added to the audit trail: %s", error.detail)
+            except ValidationError as error:
+                # What it tells of is done, and whoever did it is not to hear that it failed.
+                _log.error("events wait: the first cannot be read: %s", error.errors(include_input=False)[:3])
