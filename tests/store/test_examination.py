@@ -3,10 +3,12 @@
 import asyncio
 import io
 import os
+import shutil
 import sqlite3
+import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -301,3 +303,24 @@ async def test_heads_are_of_what_grew(store: SqliteStore) -> None:
     chain = await store.chain("org_b")
     assert next(head.digest for head in heads if head.org_id == "org_b") == chain[-1].digest
     await store.close()
+
+
+@contextmanager
+def unwritable(path: Path, medium: Path) -> Iterator[Path]:
+    """A copy on a medium that takes no writes."""
+    medium.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "enclave-test", medium], check=True)
+    try:
+        shutil.copy(path, medium)
+        subprocess.run(["mount", "-o", "remount,ro", medium], check=True)
+        yield medium / path.name
+    finally:
+        subprocess.run(["umount", medium], check=True)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="a medium that takes no writes is made by root")
+async def test_a_copy_that_cannot_be_written_beside_is_examined(store: SqliteStore, path: Path, tmp_path: Path) -> None:
+    await store.close()
+    with unwritable(path, tmp_path / "medium") as copy:
+        assert {name: one.entries for name, one in found(copy).items()} == {"org_a": 10, "org_b": 3}

@@ -40,7 +40,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.exists():
         raise NotFound(f"there is no database at {path}")
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(_connected(path)) as connection:
             # What is no text is to be found out, not to stop the search for it.
             connection.text_factory = bytes
             _check_version(connection, path)
@@ -121,6 +121,19 @@ def checkpoints(path: Path, public_key: str | None) -> Iterator[Checkpoint]:
         if public_key is not None and not is_signed(one, public_key):
             raise InvalidRequest(f"{path}: the {one.kind} of {one.org_id} at {one.seq} is not signed by that key")
         yield one
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        connection.execute("PRAGMA user_version").fetchone()
+    except sqlite3.Error as error:
+        connection.close()
+        if not isinstance(error, sqlite3.OperationalError) or Path(f"{path}-wal").exists():
+            raise
+        # A copy on a medium that takes no writes, beside which no lock can be put; and nobody writes it.
+        return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+    return connection
 
 
 def _lines(path: Path) -> Iterator[bytes]:
